@@ -1,0 +1,1 @@
+"""The engines that drive the healer; each module here knows exactly one of them."""

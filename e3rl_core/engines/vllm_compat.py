@@ -1,0 +1,467 @@
+"""Every undocumented vLLM name this project touches, the versions they were read in, and what cannot be healed.
+
+Documented extension points (scheduler class, plugins, `extra_args`) are used where they are needed; what is not
+documented is used through this module alone. `TOUCHED` lists it name by name; a contract test checks each against the
+installed vLLM and fails with the name that moved.
+
+    process      hook                      what for
+    scheduler    RequestSurgery            truncate a request to a checkpoint, keep its blocks, queue it to resume
+    scheduler    cap_prefix_cache          uncommitted tokens never enter the prefix cache
+    scheduler    gate_grammar              the grammar advances with held tokens and is rolled back with them
+    worker       install_worker_hooks      a resumed request gets its redraw's sampling parameters (model runner V1);
+                                           the surprisal alone, without full-vocabulary ranks
+    API          install_frontend_hooks    bad healing settings are a 400; ops are taken off outputs, in order
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from e3rl_core.errors import EngineRefusal, PolicyError
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.kv_cache_interface import KVCacheConfig
+    from vllm.v1.request import Request
+
+#: vLLM releases whose internals were read: minor versions, first and last.
+SUPPORTED = ((0, 32), (0, 32))
+
+#: The key under `SamplingParams.extra_args`, `EngineCoreOutput.kv_transfer_params` and `additional_config`.
+#: The second is free for this because KV connectors, its owner, are refused.
+KEY = "healing"
+
+#: module -> (attribute paths) read or replaced here or in `vllm_scheduler`.
+TOUCHED: dict[str, tuple[str, ...]] = {
+    "vllm.v1.core.sched.async_scheduler": ("AsyncScheduler",),
+    "vllm.v1.core.sched.scheduler": (
+        "Scheduler.schedule",
+        "Scheduler.update_from_output",
+        "Scheduler.add_request",
+        "Scheduler._update_request_with_output",
+        "Scheduler._free_request",
+        "Scheduler._preempt_request",
+        "Scheduler._free_request_blocks",
+    ),
+    "vllm.v1.core.sched.utils": ("check_stop",),
+    "vllm.v1.core.sched.output": ("SchedulerOutput", "CachedRequestData"),
+    "vllm.v1.core.kv_cache_manager": ("KVCacheManager.cache_blocks",),
+    "vllm.v1.core.kv_cache_coordinator": ("KVCacheCoordinator.cache_blocks",),
+    "vllm.v1.request": ("Request.update_block_hashes", "RequestStatus.PREEMPTED", "RequestStatus.RUNNING"),
+    "vllm.v1.structured_output": ("StructuredOutputManager.accept_tokens",),
+    "vllm.v1.engine": ("EngineCoreOutput",),
+    "vllm.v1.outputs": ("LogprobsLists.slice_request", "LogprobsTensors", "SamplerOutput"),
+    "vllm.v1.engine.input_processor": ("InputProcessor._validate_params",),
+    "vllm.v1.engine.output_processor": ("OutputProcessor.process_outputs", "RequestState"),
+    "vllm.v1.engine.detokenizer": ("BaseIncrementalDetokenizer.decode_next", "FastIncrementalDetokenizer"),
+    "vllm.v1.worker.gpu_model_runner": ("GPUModelRunner._update_states",),
+    "vllm.v1.sample.sampler": ("Sampler.forward",),
+}
+
+
+def check_version(version: str) -> None:
+    """Refuse a vLLM whose internals nobody has read.
+
+    Raises:
+        EngineRefusal: naming the installed and the supported versions.
+    """
+    parts = tuple(int(part) for part in version.split(".")[:2])
+    if not SUPPORTED[0] <= parts <= SUPPORTED[1]:
+        first, last = (".".join(map(str, bound)) for bound in SUPPORTED)
+        span = first if first == last else f"{first} to {last}"
+        raise EngineRefusal(f"vllm {version} is installed, healing needs {span}: install that, or use --healing off")
+
+
+def refuse_unhealable(config: VllmConfig, kv_cache_config: KVCacheConfig) -> None:
+    """Refuse, by name, deployments whose state cannot be rolled back in place.
+
+    Raises:
+        EngineRefusal: naming every feature that stands in the way.
+    """
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    parallel = config.parallel_config
+    specs = {type(group.kv_cache_spec) for group in kv_cache_config.kv_cache_groups}
+    reasons = [
+        (config.kv_transfer_config is not None, "KV connectors (--kv-transfer-config)"),
+        (config.ec_transfer_config is not None, "encoder-cache connectors (--ec-transfer-config)"),
+        (config.speculative_config is not None, "speculative decoding (--speculative-config)"),
+        (parallel.pipeline_parallel_size > 1, "pipeline parallelism (--pipeline-parallel-size)"),
+        (parallel.decode_context_parallel_size > 1, "context parallelism (--decode-context-parallel-size)"),
+        (parallel.prefill_context_parallel_size > 1, "context parallelism (--prefill-context-parallel-size)"),
+        (config.model_config.runner_type != "generate", "models that do not generate text"),
+        (config.model_config.is_encoder_decoder, "encoder-decoder models"),
+        (config.model_config.is_diffusion, "diffusion language models"),
+        (config.model_config.is_multimodal_model, "multi-modal models (not yet tried)"),
+        (config.model_config.return_sampling_mask, "sampling masks (--return-sampling-mask)"),
+        (
+            config.model_config.logprobs_mode != "raw_logprobs",
+            f"--logprobs-mode {config.model_config.logprobs_mode} (healing scores raw_logprobs)",
+        ),
+        (
+            not all(issubclass(spec, FullAttentionSpec) for spec in specs),
+            f"caches that forget ({', '.join(sorted(spec.__name__ for spec in specs))}: recurrent-state and hybrid "
+            "models cannot be rolled back; for sliding windows try --disable-hybrid-kv-cache-manager)",
+        ),
+    ]
+    found = [name for applies, name in reasons if applies]
+    if found:
+        raise EngineRefusal(f"healing cannot work with {'; '.join(found)}: remove it, or use --healing off")
+
+
+# --- scheduler process ----------------------------------------------------------------------------------------------
+
+
+def cap_prefix_cache(scheduler: Scheduler, frontier: Callable[[Request], int | None]) -> None:
+    """Let no token at or beyond `frontier(request)` into the prefix cache; None means no cap.
+
+    Every insertion goes through the coordinator's `cache_blocks`; a block cached under erased tokens and then
+    overwritten would hand wrong KV to whoever hits it.
+    """
+    coordinator = scheduler.kv_cache_manager.coordinator
+    cache_blocks = coordinator.cache_blocks
+
+    @functools.wraps(cache_blocks)
+    def capped(request: Request, num_computed_tokens: int) -> None:
+        limit = frontier(request)
+        cache_blocks(request, num_computed_tokens if limit is None else min(num_computed_tokens, limit))
+
+    coordinator.cache_blocks = capped
+
+
+def gate_grammar(
+    scheduler: Scheduler, verdict: Callable[[Request], bool | None]
+) -> Callable[[Request, list[int]], bool]:
+    """Take over when grammars advance; returns the manager's own `accept_tokens`.
+
+    Where `verdict(request)` is not None, the scheduler's own call answers it and touches no grammar: held tokens
+    were accepted as they came.
+    """
+    manager = scheduler.structured_output_manager
+    accept_tokens: Callable[[Request, list[int]], bool] = manager.accept_tokens
+
+    @functools.wraps(accept_tokens)
+    def gated(request: Request, new_token_ids: list[int]) -> bool:
+        answer = verdict(request)
+        return accept_tokens(request, new_token_ids) if answer is None else answer
+
+    manager.accept_tokens = gated
+    return accept_tokens
+
+
+@dataclass(slots=True)
+class GrammarMark:
+    """Where a request's grammar stood at the checkpoint."""
+
+    processed: int
+    reasoning_ended: bool | None
+
+    @classmethod
+    def of(cls, request: Request) -> GrammarMark | None:
+        """None for a request without structured output."""
+        structured = request.structured_output_request
+        if structured is None:
+            return None
+        return cls(getattr(structured.grammar, "num_processed_tokens", 0), structured.reasoning_ended)
+
+    def restore(self, request: Request) -> None:
+        """Roll the grammar back to this mark."""
+        structured = request.structured_output_request
+        assert structured is not None
+        ahead = getattr(structured.grammar, "num_processed_tokens", 0) - self.processed
+        if ahead > 0:
+            structured.grammar.rollback(ahead)
+        structured.reasoning_ended = self.reasoning_ended
+
+
+def grammar_rolls_back(request: Request) -> bool:
+    """Whether the request's grammar backend can undo tokens; asked before its first token is held."""
+    structured = request.structured_output_request
+    return structured is None or hasattr(structured.grammar, "num_processed_tokens")
+
+
+class RequestSurgery:
+    """Truncates requests inside a scheduler, and puts them back to resume on their kept blocks."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def truncate(self, request: Request, num_tokens: int) -> None:
+        """Cut the request's tokens (prompt included) to `num_tokens`, with the block hashes of what is cut."""
+        surplus = request.num_tokens - num_tokens
+        if surplus > 0:
+            del request._output_token_ids[-surplus:]
+            del request._all_token_ids[num_tokens:]
+        del request.block_hashes[num_tokens // self._scheduler.hash_block_size :]
+        request.spec_token_ids = []
+
+    def revive(self, request: Request, status: Any) -> None:
+        """Undo a stop that `check_stop` has set; `status` is the one from before."""
+        request.status = status
+        request.stop_reason = None
+
+    def requeue(self, request: Request, computed: int) -> int:
+        """Resume the request in place, with the KV of its first `computed` tokens kept.
+
+        Steps in flight were sampled from what has just changed: their output is dropped when it arrives, and what
+        they write to the KV cache lies beyond `computed`, to be overwritten in order by the resumed steps.
+
+        Returns:
+            Tokens in flight, thereby scheduled in vain.
+        """
+        from vllm.v1.request import RequestStatus
+
+        scheduler = self._scheduler
+        wasted = request.num_in_flight_tokens
+        request.drop_stale_output = True
+        request.num_stale_output_tokens = wasted
+        request.num_output_placeholders = 0
+        if request.status != RequestStatus.RUNNING:  # preempted under KV pressure: it waits, without blocks, already
+            return wasted
+        scheduler.running.remove(request)
+        scheduler.prev_step_scheduled_req_ids.discard(request.request_id)
+        request.status = RequestStatus.PREEMPTED
+        request.num_computed_tokens = computed
+        request.next_decode_eligible_step = 0
+        if computed == 0:  # a one-token prompt: no KV to keep, so it queues like any other
+            scheduler._free_request_blocks(request)
+            scheduler.waiting.prepend_request(request)
+        else:
+            scheduler.kv_holding_waiting.add_request(request)
+        scheduler.reset_preempted_req_ids.add(request.request_id)
+        return wasted
+
+
+# --- worker process -------------------------------------------------------------------------------------------------
+
+_REDRAWS = "e3rl_redraws"
+_SIGNAL_ONLY = "e3rl_signal_only"
+
+#: Whether `install_worker_hooks` ran in this process; the scheduler refuses to start without it.
+worker_hooks_installed = False
+
+
+def attach_redraws(scheduler_output: Any, redraws: dict[str, SamplingParams]) -> None:
+    """Send new sampling parameters along with a step; model runner V1 does not refresh them on its own."""
+    setattr(scheduler_output, _REDRAWS, redraws)
+
+
+def signal_params(params: SamplingParams) -> SamplingParams:
+    """A private copy of `params` that makes the worker report each sampled token's raw logprob."""
+    private = copy.copy(params)
+    if private.num_logprobs is None:
+        private.logprobs = 0
+        private.extra_args = {**(private.extra_args or {}), _SIGNAL_ONLY: True}
+    return private
+
+
+def install_worker_hooks() -> None:
+    """Wrap model runner V1's state update and sampler. Both are inert for requests that do not heal. Idempotent."""
+    global worker_hooks_installed
+    if worker_hooks_installed:
+        return
+    from vllm.v1.sample.sampler import Sampler
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    update_states = GPUModelRunner._update_states
+    forward = Sampler.forward
+
+    @functools.wraps(update_states)
+    def update_states_with_redraws(self: Any, scheduler_output: Any) -> Any:
+        redraws = getattr(scheduler_output, _REDRAWS, None)
+        if redraws:
+            _refresh_redrawn(self, scheduler_output.scheduled_cached_reqs, redraws)
+        result = update_states(self, scheduler_output)
+        batch = self.input_batch
+        self.sampler.e3rl_signal_only = bool(batch.num_logprobs) and all(
+            (self.requests[req_id].sampling_params.extra_args or {}).get(_SIGNAL_ONLY) for req_id in batch.num_logprobs
+        )
+        return result
+
+    @functools.wraps(forward)
+    def forward_with_signal(self: Any, logits: Any, sampling_metadata: Any, *args: Any, **kwargs: Any) -> Any:
+        if not getattr(self, "e3rl_signal_only", False) or sampling_metadata.max_num_logprobs != 0:
+            return forward(self, logits, sampling_metadata, *args, **kwargs)
+        return _sample_with_signal(forward, self, logits, sampling_metadata, *args, **kwargs)
+
+    GPUModelRunner._update_states = update_states_with_redraws
+    Sampler.forward = forward_with_signal
+    worker_hooks_installed = True
+
+
+def _refresh_redrawn(runner: Any, cached: Any, redraws: dict[str, SamplingParams]) -> None:
+    import torch
+
+    for index, req_id in enumerate(cached.req_ids):
+        params = redraws.get(req_id)
+        state = runner.requests.get(req_id)
+        if params is None or state is None:
+            continue
+        state.sampling_params = params
+        if params.seed is not None:
+            state.generator = torch.Generator(device=runner.device)
+            state.generator.manual_seed(params.seed)
+        count = cached.num_output_tokens[index]
+        tokens = cached.all_token_ids.get(req_id)
+        if tokens is not None:  # without async scheduling the runner would only cut, not replace
+            state.output_token_ids = tokens[len(tokens) - count :]
+
+
+def _sample_with_signal(
+    forward: Callable[..., Any], sampler: Any, logits: Any, metadata: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Sample as vLLM does, and report log p of the sampled token only: one reduction, no ranks, no top-k.
+
+    Ranks are reported as 0; nobody who asked for logprobs is in the batch.
+    """
+    import torch
+    from vllm.v1.outputs import LogprobsTensors
+
+    raw = logits.clone() if logits.dtype == torch.float32 and not metadata.all_greedy else logits
+    if logits.dtype == torch.float32 and not metadata.no_penalties:
+        raw = logits.clone()
+    normaliser = torch.logsumexp(raw.float(), dim=-1, keepdim=True)
+    metadata.max_num_logprobs = None
+    try:
+        output = forward(sampler, logits, metadata, *args, **kwargs)
+    finally:
+        metadata.max_num_logprobs = 0
+    sampled = output.sampled_token_ids
+    logprobs = raw.gather(-1, sampled.long()).float() - normaliser
+    output.logprobs_tensors = LogprobsTensors(sampled, logprobs, torch.zeros_like(sampled[:, 0]))
+    return output
+
+
+# --- API process ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class TappedRequest:
+    """One choice of one request, as vLLM's output processor knows it, at the moment its ops arrive."""
+
+    state: Any
+    finished: bool
+    """Whether this output ended the choice (by the engine, or by a stop string found in its text)."""
+    carried: Any = field(default=None)
+
+    @property
+    def request_id(self) -> str:
+        """The id the caller of `generate` chose; shared by all choices of a request with n > 1."""
+        return str(self.state.external_req_id)
+
+    @property
+    def choice(self) -> int:
+        return int(self.state.request_index)
+
+    @property
+    def text(self) -> str:
+        """All committed text so far, the part withheld for stop strings included."""
+        return str(getattr(self.state.detokenizer, "output_text", ""))
+
+    @property
+    def released_chars(self) -> int:
+        """How many characters of `text` may be shown: all but what could still become a stop string."""
+        withheld = 0 if self.finished else getattr(self.state.detokenizer, "stop_buffer_length", 0)
+        return max(0, len(self.text) - withheld)
+
+    def draft_decoder(self) -> Callable[[int], str]:
+        """A decoder of further token ids that starts where the committed text ends, and leaves it untouched."""
+        detokenizer = copy.copy(self.state.detokenizer)
+        if not hasattr(detokenizer, "decode_next"):
+            return lambda token_id: ""
+        for name in ("stream", "tokens"):
+            if hasattr(detokenizer, name):
+                setattr(detokenizer, name, copy.deepcopy(getattr(detokenizer, name)))
+        decode: Callable[[int], str] = detokenizer.decode_next
+        return decode
+
+
+OutputTap = Callable[[TappedRequest, list[dict[str, Any]]], None]
+PolicyCheck = Callable[[Any, object], None]
+
+_taps: list[OutputTap] = []
+_frontend_installed = False
+
+
+def add_output_tap(tap: OutputTap) -> None:
+    """Have `tap(request, ops)` called for every engine output that carries ops.
+
+    It runs right after vLLM has processed that output, before the event loop turns, and in the engine's order:
+    text of `request` includes the tokens the output brought. Nothing is merged and nothing is lost.
+    """
+    install_frontend_hooks()
+    _taps.append(tap)
+
+
+def remove_output_tap(tap: OutputTap) -> None:
+    """Undo `add_output_tap`."""
+    _taps.remove(tap)
+
+
+def install_frontend_hooks(check: PolicyCheck | None = None) -> None:
+    """Take ops off engine outputs, and turn bad healing settings into vLLM's own validation error. Idempotent."""
+    global _frontend_installed
+    if _frontend_installed:
+        return
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    process_outputs = OutputProcessor.process_outputs
+    validate_params = InputProcessor._validate_params
+
+    @functools.wraps(process_outputs)
+    def process_outputs_and_tap(self: Any, outputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        tapped = []
+        rest = []
+        for output in outputs:
+            ops = take_ops(output)
+            if ops:
+                state = self.request_states.get(output.request_id)
+                if state is not None:
+                    tapped.append((state, ops))
+                if not output.new_token_ids and output.finish_reason is None:
+                    continue
+            rest.append(output)
+        result = process_outputs(self, rest, *args, **kwargs)
+        for state, ops in tapped:
+            request = TappedRequest(state, finished=state.request_id not in self.request_states)
+            for tap in _taps:
+                tap(request, ops)
+        return result
+
+    @functools.wraps(validate_params)
+    def validate_params_and_healing(self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
+        from vllm.exceptions import VLLMValidationError
+
+        wanted = (getattr(params, "extra_args", None) or {}).get(KEY)
+        if wanted is not None and check is not None:
+            try:
+                check(self.vllm_config, wanted)
+            except PolicyError as error:
+                raise VLLMValidationError(str(error), parameter=error.field) from None
+        return validate_params(self, params, *args, **kwargs)
+
+    OutputProcessor.process_outputs = process_outputs_and_tap
+    InputProcessor._validate_params = validate_params_and_healing
+    _frontend_installed = True
+
+
+def put_ops(output: Any, ops: Sequence[dict[str, Any]]) -> None:
+    """Attach ops to an engine output."""
+    output.kv_transfer_params = {KEY: list(ops)}
+
+
+def take_ops(output: Any) -> list[dict[str, Any]]:
+    """Detach the ops of an engine output; empty if it carries none."""
+    params = output.kv_transfer_params
+    if not params or KEY not in params:
+        return []
+    ops: list[dict[str, Any]] = params.pop(KEY)
+    output.kv_transfer_params = params or None
+    return ops

@@ -1,0 +1,40 @@
+"""One exception tree; every message is one sentence naming the field, file or flag and what to do.
+
+    E3RLError
+    ├── PolicyError          a healing setting is wrong (the server answers 400, naming `field`)
+    ├── ProfileError         a calibration profile cannot be read, or belongs to another model
+    ├── EngineRefusal        this deployment cannot be healed (start-up exits non-zero, naming why)
+    ├── ModelError           the model to serve cannot be found, verified or prepared
+    └── EventError           an event stream is out of sequence or of a protocol this code does not know
+"""
+
+
+class E3RLError(Exception):
+    """Root of everything this project raises on purpose."""
+
+
+class PolicyError(E3RLError, ValueError):
+    """A healing setting is unknown, of the wrong type, out of range, or cannot be combined.
+
+    `field` is the dotted path of the setting as the user wrote it, e.g. ``healing.threshold.gamma``.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class ProfileError(E3RLError):
+    """A calibration profile file is corrupt, of an unknown version, or made for another model."""
+
+
+class EngineRefusal(E3RLError):
+    """The deployment has a feature whose state cannot be rolled back; the message names it."""
+
+
+class ModelError(E3RLError):
+    """The model to serve is missing, corrupt, or could not be converted."""
+
+
+class EventError(E3RLError):
+    """An event is out of sequence, malformed, or of an unknown protocol version."""

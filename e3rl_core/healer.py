@@ -1,0 +1,299 @@
+"""The state machine of healing: tokens and surprisals in, Hold | Commit | Erase out (F6-F7).
+
+Pure and engine-free: no clock, no I/O, no randomness. Engines feed it one token at a time and do what it says.
+Memory is O(open segment), plus one draw under `keep: best`.
+
+The order of checks at the end of a segment:
+  1. score the draw (F1-F3), and remember the first draw's U for the siblings
+  2. ask the reasons to erase, in their order: schedule, else uncertainty (F4-F5)
+  3. no reason            -> commit
+  4. mode shadow          -> commit, noting the reason that would have erased
+  5. cap or budget spent  -> commit by force, keeping the last or the best draw (F7)
+  6. otherwise            -> erase; the engine truncates to the checkpoint and samples again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from e3rl_core.policy import HealingPolicy
+from e3rl_core.profile import DEFAULT_PRIOR, Profile
+from e3rl_core.segmentation import Segmenter
+from e3rl_core.threshold import GroupHistory, Moments, OwnHistory, baseline, threshold
+from e3rl_core.uncertainty import SurprisalMeter, Uncertainty
+
+
+class Reason(StrEnum):
+    """Why a draw is erased. Loops, banned patterns and validators will stand beside these."""
+
+    SCHEDULE = "schedule"
+    UNCERTAINTY = "uncertainty"
+
+
+class Limit(StrEnum):
+    """What kept a draw with a reason to erase from being erased (F6)."""
+
+    MAX_ERASURES = "max_erasures"
+    ERASED_TOKENS = "erased_tokens"
+    ERASED_FRACTION = "erased_fraction"
+    DEADLINE = "deadline_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One scored draw of a segment."""
+
+    attempt: int
+    tokens: tuple[int, ...]
+    surprisals: tuple[float, ...]
+    """Nats, one per token."""
+    uncertainty: Uncertainty
+    threshold: float
+    """Theta_n(e) this draw was held against, nats."""
+    final: bool
+    """Whether the response ends with this draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Truncate to the checkpoint, forget these tokens, sample again."""
+
+    segment: int
+    draw: Draw
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The segment is final: release `draw.tokens`."""
+
+    segment: int
+    draw: Draw
+    attempts: int
+    """How many draws were made here, the kept one included."""
+    first_u: float
+    """U of the first draw, nats: with the kept draw's U it tells what erasing bought."""
+    erased_tokens: int
+    """Tokens of this segment's draws that were not kept."""
+    reason: Reason | None = None
+    """The reason there still was to erase this draw: shadow mode, or a limit."""
+    limit: Limit | None = None
+    """What forced the commit, if anything did."""
+    reinserted: bool = False
+    """The kept draw is not the one in the engine: truncate to the checkpoint and put `draw.tokens` there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The segment is open: keep the token from everyone."""
+
+
+HOLD: Final = Hold()
+Verdict = Hold | Commit | Erase
+
+
+@dataclass(slots=True)
+class Totals:
+    """What one response has committed and erased so far, in tokens and segments."""
+
+    committed_tokens: int = 0
+    erased_tokens: int = 0
+    segments: int = 0
+    erasures: int = 0
+    exhausted: set[Limit] = field(default_factory=set)
+    """Response-wide budgets that have denied an erasure."""
+
+
+class Healer:
+    """Heals one response.
+
+    Feed every sampled token to `feed`. In mode ``on`` act on the verdict; in ``shadow`` release tokens as they come
+    and only record verdicts. When `active` turns false the rest of the response passes unscored.
+    """
+
+    __slots__ = (
+        "_best", "_first_u", "_group", "_member", "_meter", "_own", "_previous_mean", "_profile", "_rule",
+        "_segment_drawn", "_surprisals", "_tokens", "active", "attempt", "policy", "totals",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policy: HealingPolicy,
+        profile: Profile | None = None,
+        group: GroupHistory | None = None,
+        member: int = 0,
+    ) -> None:
+        self.policy = policy
+        self.totals = Totals()
+        self.attempt = 0
+        self.active = policy.mode != "off"
+        self._profile = profile
+        self._group = group
+        self._member = member
+        self._rule = Segmenter(policy.segment)
+        self._meter = SurprisalMeter(policy.uncertainty)
+        self._own = OwnHistory(policy.threshold.decay)
+        self._previous_mean: float | None = None
+        self._tokens: list[int] = []
+        self._surprisals: list[float] = []
+        self._first_u: float | None = None
+        self._best: Draw | None = None
+        self._segment_drawn = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether open tokens are to be withheld (mode ``on``), or released as they come (``shadow``)."""
+        return self.policy.mode == "on"
+
+    @property
+    def segment(self) -> int:
+        """Index of the open segment."""
+        return self.totals.segments
+
+    @property
+    def open_tokens(self) -> Sequence[int]:
+        """The open draw's tokens; read-only by convention, valid until the next `feed`."""
+        return self._tokens
+
+    def feed(
+        self,
+        token: int,
+        surprisal: float,
+        *,
+        boundary: int = 0,
+        final: bool = False,
+        closes: bool = False,
+        reasoning_over: bool = False,
+        late: bool = False,
+    ) -> Verdict:
+        """Take one sampled token.
+
+        Args:
+            token: its id.
+            surprisal: its cross-entropy -log p under the model's raw logits (or the policy's other signal), nats.
+            boundary: the `Boundary` its text ends.
+            final: the response ends with it (end of sequence, stop token, length).
+            closes: the segment ends with it whatever its length (a stop string was completed).
+            reasoning_over: the reasoning ends with it; closes the segment, and under `scope: reasoning` healing too.
+            late: the engine's clock is past the policy's deadline.
+        """
+        self._tokens.append(token)
+        self._surprisals.append(surprisal)
+        self._meter.feed(surprisal)
+        self._segment_drawn += 1
+        if not (final or closes or reasoning_over or self._rule.ends(len(self._tokens), boundary)):
+            return HOLD
+        return self._judge(final=final, reasoning_over=reasoning_over, late=late)
+
+    def _judge(self, *, final: bool, reasoning_over: bool, late: bool) -> Commit | Erase:
+        draw = self._score(final)
+        reason = self._reason(draw)
+        limit = None
+        if reason is not None and self.holds:
+            limit = self._limit(len(draw.tokens), late)
+            if limit is None:
+                return self._erase(draw, reason)
+        commit = self._commit(draw, reason, limit)
+        if reasoning_over and self.policy.scope == "reasoning":
+            self.active = False
+        return commit
+
+    def _score(self, final: bool) -> Draw:
+        uncertainty = self._meter.read(self._previous_mean)
+        if self._first_u is None:
+            self._first_u = uncertainty.u
+            if self._group is not None:
+                self._group.add(self.segment, self._member, uncertainty.u)
+        return Draw(
+            attempt=self.attempt,
+            tokens=tuple(self._tokens),
+            surprisals=tuple(self._surprisals),
+            uncertainty=uncertainty,
+            threshold=self._threshold(),
+            final=final,
+        )
+
+    def _threshold(self) -> float:
+        rule = self.policy.threshold
+        prior = self._prior()
+        own = self._own.shrunk(prior, rule.prior_segments)
+        group = self._group.without(self.segment, self._member, own.std) if self._group is not None else None
+        beta = baseline(own, group, rule)
+        return threshold(beta, self._own.mean, prior, self.attempt, rule)
+
+    def _prior(self) -> Moments:
+        return self._profile.prior(self.segment) if self._profile is not None else DEFAULT_PRIOR
+
+    def _reason(self, draw: Draw) -> Reason | None:
+        schedule = self.policy.schedule
+        if schedule is not None:
+            return Reason.SCHEDULE if self.attempt < schedule[self.segment % len(schedule)] else None
+        return Reason.UNCERTAINTY if draw.uncertainty.u > draw.threshold else None
+
+    def _limit(self, drawn: int, late: bool) -> Limit | None:
+        """F6: the first limit that forbids erasing `drawn` more tokens. A budget's first denial is remembered."""
+        if self.attempt >= self.policy.max_erasures:
+            return Limit.MAX_ERASURES
+        budget, totals = self.policy.budget, self.totals
+        erased = totals.erased_tokens + drawn
+        limit = None
+        if budget.erased_tokens is not None and erased > budget.erased_tokens:
+            limit = Limit.ERASED_TOKENS
+        elif (
+            budget.erased_fraction is not None
+            and self.policy.schedule is None
+            and erased > budget.erased_fraction * (totals.committed_tokens + erased)
+        ):
+            limit = Limit.ERASED_FRACTION
+        elif late:
+            limit = Limit.DEADLINE
+        if limit is not None:
+            totals.exhausted.add(limit)
+        return limit
+
+    def _erase(self, draw: Draw, reason: Reason) -> Erase:
+        erase = Erase(self.segment, draw, reason)
+        if self.policy.keep == "best" and (self._best is None or draw.uncertainty.u < self._best.uncertainty.u):
+            self._best = draw
+        self.totals.erased_tokens += len(draw.tokens)
+        self.totals.erasures += 1
+        self.attempt += 1
+        self._clear_draw()
+        return erase
+
+    def _commit(self, draw: Draw, reason: Reason | None, limit: Limit | None) -> Commit:
+        kept = draw
+        if limit is not None and self._best is not None and self._best.uncertainty.u < draw.uncertainty.u:
+            kept = self._best
+        totals = self.totals
+        assert self._first_u is not None
+        commit = Commit(
+            segment=self.segment,
+            draw=kept,
+            attempts=self.attempt + 1,
+            first_u=self._first_u,
+            erased_tokens=self._segment_drawn - len(kept.tokens),
+            reason=reason,
+            limit=limit,
+            reinserted=kept is not draw,
+        )
+        if commit.reinserted:  # the draw in the engine is thrown away for one that was counted as erased
+            totals.erased_tokens += len(draw.tokens) - len(kept.tokens)
+        totals.committed_tokens += len(kept.tokens)
+        totals.segments += 1
+        self._own.add(kept.uncertainty.u)
+        self._previous_mean = kept.uncertainty.mean
+        self.attempt = 0
+        self._first_u = None
+        self._best = None
+        self._segment_drawn = 0
+        self._clear_draw()
+        return commit
+
+    def _clear_draw(self) -> None:
+        self._tokens = []
+        self._surprisals = []
+        self._meter.reset()

@@ -1,0 +1,128 @@
+"""The calibration profile: what is normal for a model, learned from traffic or training, saved beside its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from e3rl_core.errors import PolicyError, ProfileError
+from e3rl_core.policy import HealingPolicy
+from e3rl_core.threshold import Moments
+
+PROFILE_NAME = "healing_profile.json"
+
+#: The prior where no profile is at hand: the order of magnitude seen on small instruct models [ours], weak by n0.
+DEFAULT_PRIOR = Moments(mean=1.0, std=0.5)
+
+
+class Profile(BaseModel):
+    """Moments of U by segment index, and the settings they were learned under."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    model: str | None = Field(None, description="Fingerprint of the model it was learned on; see `fingerprint`.")
+    mean: tuple[float, ...] = Field(min_length=1, description="Mean of U at segment 0, 1, ..; the last one repeats. Nats.")
+    std: tuple[float, ...] = Field(min_length=1, description="Standard deviation of U, likewise. Nats.")
+    segments: int = Field(0, ge=0, description="How many segments were seen.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Healing settings this profile suggests.")
+    provenance: dict[str, Any] = Field(default_factory=dict, description="Data, date and versions; for the reader.")
+
+    @model_validator(mode="after")
+    def _paired(self) -> Profile:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} entries, std has {len(self.std)}")
+        if min(self.std) < 0 or min(self.mean) < 0:
+            raise ValueError("mean and std cannot be negative")
+        return self
+
+    def prior(self, segment: int) -> Moments:
+        """Moments expected at this segment index."""
+        index = min(segment, len(self.mean) - 1)
+        return Moments(self.mean[index], self.std[index])
+
+    def policy(self, base: HealingPolicy) -> HealingPolicy:
+        """`base` with this profile's suggested settings laid over it; the mode stays the base's."""
+        return base.updated({**self.settings, "mode": base.mode}, where="profile.settings")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Profile:
+        """Read a profile.
+
+        Raises:
+            ProfileError: the file is missing, is not JSON, has unknown or impossible values.
+        """
+        try:
+            profile = cls.model_validate(json.loads(Path(path).read_text("utf-8")))
+            profile.policy(HealingPolicy())
+        except OSError as error:
+            raise ProfileError(f"profile {path}: cannot be read ({error.strerror})") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"])) or "file"
+            raise ProfileError(f"profile {path}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
+        except PolicyError as error:
+            raise ProfileError(f"profile {path}: {error}") from None
+        except ValueError:
+            raise ProfileError(f"profile {path}: is not JSON") from None
+        return profile
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write atomically: a reader sees the old file or the new one, never half of either."""
+        target = Path(path)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
+            file.write(self.model_dump_json(indent=2) + "\n")
+        os.replace(file.name, target)
+
+    def check_fits(self, model_fingerprint: str, path: str | os.PathLike[str]) -> None:
+        """Refuse a profile learned on another model; one without a fingerprint fits any.
+
+        Raises:
+            ProfileError: the fingerprints differ.
+        """
+        if self.model is not None and self.model != model_fingerprint:
+            raise ProfileError(
+                f"profile {path}: was learned on model {self.model}, this model is {model_fingerprint}; "
+                "calibrate it anew or pass the profile of this model"
+            )
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """A short name of a model's architecture out of its `config.json`: enough to tell a foreign profile."""
+    keys = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    return "-".join(str(config.get(key, "?")) for key in keys)
+
+
+class Defaults(BaseModel):
+    """What applies to a request that says nothing: the deployment's policy and the profile it scores against."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: HealingPolicy
+    profile: Profile | None
+
+    @classmethod
+    def resolve(cls, settings: dict[str, Any]) -> Defaults:
+        """Layer a deployment's settings: preset, then the calibration profile, then explicit settings.
+
+        Args:
+            settings: `profile` (a path) and any field of `HealingPolicy`; `mode` unset means ``on`` with a profile
+                and ``shadow`` without one.
+
+        Raises:
+            PolicyError, ProfileError: a setting or the profile is wrong.
+        """
+        settings = dict(settings)
+        path = settings.pop("profile", None)
+        profile = Profile.load(path) if path else None
+        preset = settings.pop("preset", "responsive")
+        mode = settings.pop("mode", None) or ("on" if profile else "shadow")
+        base = HealingPolicy().updated({"preset": preset, "mode": mode})
+        if profile:
+            base = profile.policy(base)
+        return cls(policy=base.updated({"mode": mode, **settings}), profile=profile)
