@@ -1,11 +1,11 @@
 """One exception tree; every message is one sentence naming the field, file or flag and what to do.
 
-    E3RLError
-    ├── PolicyError          a healing setting is wrong (the server answers 400, naming `field`)
-    ├── ProfileError         a calibration profile cannot be read, or belongs to another model
-    ├── EngineRefusal        this deployment cannot be healed (start-up exits non-zero, naming why)
-    ├── ModelError           the model to serve cannot be found, verified or prepared
-    └── EventError           an event stream is out of sequence or of a protocol this code does not know
+E3RLError
+├── PolicyError          a healing setting is wrong (the server answers 400, naming `field`)
+├── ProfileError         a calibration profile cannot be read, or belongs to another model
+├── EngineRefusal        this deployment cannot be healed (start-up exits non-zero, naming why)
+├── ModelError           the model to serve cannot be found, verified or prepared
+└── EventError           an event stream is out of sequence or of a protocol this code does not know
 """
 
 

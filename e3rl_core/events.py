@@ -215,6 +215,8 @@ class Summary(_Record):
     mean_uncertainty: float | None
     """Mean U of the kept segments, nats; null if nothing was scored."""
     seq: int | None = None
+    records: list[dict[str, Any]] | None = None
+    """Every segment's record: its choice, where it stands in the text, its `CommittedOp`, its erased draws."""
 
 
 Event = Annotated[

@@ -55,6 +55,8 @@ class Draw:
     """Theta_n(e) this draw was held against, nats."""
     final: bool
     """Whether the response ends with this draw."""
+    ends_reasoning: bool = False
+    """Whether the reasoning ends with this draw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,13 @@ class Commit:
     """The reason there still was to erase this draw: shadow mode, or a limit."""
     limit: Limit | None = None
     """What forced the commit, if anything did."""
-    reinserted: bool = False
-    """The kept draw is not the one in the engine: truncate to the checkpoint and put `draw.tokens` there."""
+    discarded: Draw | None = None
+    """The last draw, where an earlier one is kept in its place (F7, keep best)."""
+
+    @property
+    def reinserted(self) -> bool:
+        """The kept draw is not the one in the engine: truncate to the checkpoint and put `draw.tokens` there."""
+        return self.discarded is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +193,10 @@ class Healer:
         self._segment_drawn += 1
         if not (final or closes or reasoning_over or self._rule.ends(len(self._tokens), boundary)):
             return HOLD
-        return self._judge(final=final, reasoning_over=reasoning_over, late=late)
+        return self._judge(final=final, ends_reasoning=reasoning_over, late=late)
 
-    def _judge(self, *, final: bool, reasoning_over: bool, late: bool) -> Commit | Erase:
-        draw = self._score(final)
+    def _judge(self, *, final: bool, ends_reasoning: bool, late: bool) -> Commit | Erase:
+        draw = self._score(final, ends_reasoning)
         reason = self._reason(draw)
         limit = None
         if reason is not None and self.holds:
@@ -197,11 +204,11 @@ class Healer:
             if limit is None:
                 return self._erase(draw, reason)
         commit = self._commit(draw, reason, limit)
-        if reasoning_over and self.policy.scope == "reasoning":
+        if commit.draw.ends_reasoning and self.policy.scope == "reasoning":
             self.active = False
         return commit
 
-    def _score(self, final: bool) -> Draw:
+    def _score(self, final: bool, ends_reasoning: bool) -> Draw:
         uncertainty = self._meter.read(self._previous_mean)
         if self._first_u is None:
             self._first_u = uncertainty.u
@@ -214,6 +221,7 @@ class Healer:
             uncertainty=uncertainty,
             threshold=self._threshold(),
             final=final,
+            ends_reasoning=ends_reasoning,
         )
 
     def _threshold(self) -> float:
@@ -234,25 +242,27 @@ class Healer:
         return Reason.UNCERTAINTY if draw.uncertainty.u > draw.threshold else None
 
     def _limit(self, drawn: int, late: bool) -> Limit | None:
-        """F6: the first limit that forbids erasing `drawn` more tokens. A budget's first denial is remembered."""
+        """F6: the first limit that forbids erasing `drawn` more tokens. A budget's first denial is remembered.
+
+        The fraction counts the redraw to come, taken to be as long: else a first segment could never be erased.
+        """
         if self.attempt >= self.policy.max_erasures:
             return Limit.MAX_ERASURES
-        budget, totals = self.policy.budget, self.totals
-        erased = totals.erased_tokens + drawn
-        limit = None
-        if budget.erased_tokens is not None and erased > budget.erased_tokens:
-            limit = Limit.ERASED_TOKENS
-        elif (
-            budget.erased_fraction is not None
-            and self.policy.schedule is None
-            and erased > budget.erased_fraction * (totals.committed_tokens + erased)
-        ):
-            limit = Limit.ERASED_FRACTION
-        elif late:
+        limit = self._overdrawn(self.totals.erased_tokens + drawn, self.totals.committed_tokens)
+        if limit is None and late:
             limit = Limit.DEADLINE
         if limit is not None:
-            totals.exhausted.add(limit)
+            self.totals.exhausted.add(limit)
         return limit
+
+    def _overdrawn(self, erased: int, committed: int) -> Limit | None:
+        """F6: the budget that these totals, in tokens, would exceed."""
+        budget = self.policy.budget
+        if budget.erased_tokens is not None and erased > budget.erased_tokens:
+            return Limit.ERASED_TOKENS
+        if budget.erased_fraction is None or self.policy.schedule is not None:
+            return None
+        return Limit.ERASED_FRACTION if erased > budget.erased_fraction * (committed + erased) else None
 
     def _erase(self, draw: Draw, reason: Reason) -> Erase:
         erase = Erase(self.segment, draw, reason)
@@ -265,9 +275,7 @@ class Healer:
         return erase
 
     def _commit(self, draw: Draw, reason: Reason | None, limit: Limit | None) -> Commit:
-        kept = draw
-        if limit is not None and self._best is not None and self._best.uncertainty.u < draw.uncertainty.u:
-            kept = self._best
+        kept = draw if limit is None else self._affordable_best(draw)
         totals = self.totals
         assert self._first_u is not None
         commit = Commit(
@@ -278,7 +286,7 @@ class Healer:
             erased_tokens=self._segment_drawn - len(kept.tokens),
             reason=reason,
             limit=limit,
-            reinserted=kept is not draw,
+            discarded=None if kept is draw else draw,
         )
         if commit.reinserted:  # the draw in the engine is thrown away for one that was counted as erased
             totals.erased_tokens += len(draw.tokens) - len(kept.tokens)
@@ -292,6 +300,14 @@ class Healer:
         self._segment_drawn = 0
         self._clear_draw()
         return commit
+
+    def _affordable_best(self, last: Draw) -> Draw:
+        """F7, keep best: the draw with the lowest U, unless throwing `last` away for it would break a budget."""
+        best, totals = self._best, self.totals
+        if best is None or best.uncertainty.u >= last.uncertainty.u:
+            return last
+        erased = totals.erased_tokens + len(last.tokens) - len(best.tokens)
+        return last if self._overdrawn(erased, totals.committed_tokens + len(best.tokens)) else best
 
     def _clear_draw(self) -> None:
         self._tokens = []

@@ -21,7 +21,8 @@ GREEDY_RETRY_TEMPERATURE = 0.7
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Strict: `true` is not one erasure, and `"3"` is not a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class SegmentRule(_Settings):
@@ -40,8 +41,10 @@ class SegmentRule(_Settings):
         """`tokens: N` is shorthand for a fixed length, so that a client can say just that."""
         if not isinstance(data, Mapping) or "tokens" not in data:
             return data
-        rest = {k: v for k, v in data.items() if k != "tokens"}
-        return {**rest, "unit": "tokens", "min_tokens": data["tokens"], "max_tokens": data["tokens"]}
+        for key, value in data.items():
+            if key != "tokens" and (key, value) != ("unit", "tokens"):
+                raise ValueError(f"'tokens' fixes the length, it cannot be combined with {key} {value!r}")
+        return {"unit": "tokens", "min_tokens": data["tokens"], "max_tokens": data["tokens"]}
 
     @model_validator(mode="after")
     def _ordered(self) -> SegmentRule:
@@ -67,12 +70,18 @@ class ThresholdRule(_Settings):
     """F4-F5: what counts as too uncertain, here and now. Values in nats unless said otherwise."""
 
     k: float = Field(1.5, ge=-10.0, le=1e9, description="F4: standard deviations above the baseline's mean.")
-    gamma: float = Field(1.25, gt=1.0, le=100.0, description="F5: growth per erasure at one checkpoint; > 1 ends the loop.")
+    gamma: float = Field(
+        1.25, gt=1.0, le=100.0, description="F5: growth per erasure at one checkpoint; > 1 ends the loop."
+    )
     eta: float = Field(0.5, ge=0.0, le=4.0, description="F5: exponent of the modulation by this response's history.")
     floor: float = Field(0.3, ge=0.0, le=1e9, description="F5: no threshold is lower than this [ours].")
-    group_weight: float = Field(0.5, ge=0.0, le=1.0, description="F4: g, the siblings' share in the baseline [reported].")
+    group_weight: float = Field(
+        0.5, ge=0.0, le=1.0, description="F4: g, the siblings' share in the baseline [reported]."
+    )
     decay: float = Field(0.9, gt=0.0, le=1.0, description="F4: weight of each older segment in the own history [ours].")
-    prior_segments: float = Field(4.0, gt=0.0, le=1e6, description="F4: n0, pseudo-segments the profile counts for [ours].")
+    prior_segments: float = Field(
+        4.0, gt=0.0, le=1e6, description="F4: n0, pseudo-segments the profile counts for [ours]."
+    )
 
 
 class Budget(_Settings):
@@ -80,7 +89,7 @@ class Budget(_Settings):
 
     erased_tokens: int | None = Field(None, ge=0, description="Erased tokens in total.")
     erased_fraction: float | None = Field(
-        0.5, ge=0.0, le=1.0, description="Erased tokens over all drawn tokens, kept at every moment."
+        0.5, ge=0.0, le=1.0, description="Erased tokens over all drawn tokens, the redraw to come included."
     )
     deadline_ms: int | None = Field(None, ge=0, description="No erasure later than this after arrival, milliseconds.")
 
@@ -115,10 +124,13 @@ class HealingPolicy(_Settings):
     retry: Retry = Retry()
     keep: Literal["last", "best"] = Field("last", description="F7: which draw stays when the cap is reached.")
     scope: Literal["all", "reasoning"] = Field("all", description="Heal the whole answer, or its reasoning only.")
-    stream: Literal["committed", "live"] = Field("committed", description="live: provisional text and erasures as events.")
+    stream: Literal["committed", "live"] = Field(
+        "committed", description="live: provisional text and erasures as events."
+    )
     return_erased: bool = Field(False, description="Records also hold the erased draws' token ids and logprobs.")
     schedule: tuple[int, ...] | None = Field(
         None,
+        strict=False,  # JSON has lists, not tuples; the entries stay strict
         min_length=1,
         max_length=4096,
         description="Erasures per segment by schedule instead of by threshold, repeated cyclically: an ablation.",
@@ -128,8 +140,6 @@ class HealingPolicy(_Settings):
     def _workable(self) -> HealingPolicy:
         if self.stream == "live" and self.mode == "off":
             raise ValueError("stream 'live' needs mode 'on' or 'shadow'")
-        if self.schedule is not None and max(self.schedule) > self.max_erasures:
-            raise ValueError(f"schedule asks for {max(self.schedule)} erasures, max_erasures is {self.max_erasures}")
         if self.schedule is not None and min(self.schedule) < 0:
             raise ValueError("schedule holds a negative number of erasures")
         return self
@@ -140,7 +150,7 @@ class HealingPolicy(_Settings):
         return cls.model_validate({"mode": mode, "preset": name, **PRESETS[name]})
 
     def updated(self, request: object, *, where: str = "healing") -> HealingPolicy:
-        """This policy with a request's settings laid over it.
+        """Lay a request's settings over this policy.
 
         `request` is a mode (``"on"``), a mapping of settings, or either as JSON text; a mapping without `mode`
         turns healing on. Naming a `preset` takes that preset's values before the mapping's own.
@@ -157,7 +167,7 @@ class HealingPolicy(_Settings):
         try:
             return HealingPolicy.model_validate(merged)
         except ValidationError as error:
-            raise _policy_error(error, where) from None
+            raise _policy_error(error, where, settings) from None
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -174,7 +184,7 @@ def _as_mapping(request: object, where: str) -> dict[str, Any]:
             return {"mode": request}
         try:
             request = json.loads(request)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise PolicyError(where, f"is {request[:40]!r}, use 'off', 'shadow', 'on' or an object") from None
     if isinstance(request, str):
         return _as_mapping(request, where)
@@ -195,8 +205,11 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _policy_error(error: ValidationError, where: str) -> PolicyError:
+def _policy_error(error: ValidationError, where: str, settings: Mapping[str, Any]) -> PolicyError:
     first = error.errors(include_url=False)[0]
-    field = ".".join([where, *(str(part) for part in first["loc"])])
+    path = [str(part) for part in first["loc"]]
+    segment = settings.get("segment")
+    if path[:1] == ["segment"] and isinstance(segment, Mapping) and "tokens" in segment:
+        path[1:] = ["tokens"]  # what the user wrote is the shorthand, not the bounds it stands for
     message = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"]
-    return PolicyError(field, message.removeprefix("Value error, "))
+    return PolicyError(".".join([where, *path]), message.removeprefix("Value error, "))

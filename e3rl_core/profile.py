@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,9 @@ class Profile(BaseModel):
 
     version: Literal[1] = 1
     model: str | None = Field(None, description="Fingerprint of the model it was learned on; see `fingerprint`.")
-    mean: tuple[float, ...] = Field(min_length=1, description="Mean of U at segment 0, 1, ..; the last one repeats. Nats.")
+    mean: tuple[float, ...] = Field(
+        min_length=1, description="Mean of U at segment 0, 1, ..; the last one repeats. Nats."
+    )
     std: tuple[float, ...] = Field(min_length=1, description="Standard deviation of U, likewise. Nats.")
     segments: int = Field(0, ge=0, description="How many segments were seen.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Healing settings this profile suggests.")
@@ -68,16 +69,19 @@ class Profile(BaseModel):
             raise ProfileError(f"profile {path}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
         except PolicyError as error:
             raise ProfileError(f"profile {path}: {error}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ProfileError(f"profile {path}: is not JSON") from None
         return profile
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write atomically: a reader sees the old file or the new one, never half of either."""
         target = Path(path)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as file:
-            file.write(self.model_dump_json(indent=2) + "\n")
-        os.replace(file.name, target)
+        half = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            half.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+            os.replace(half, target)
+        finally:
+            half.unlink(missing_ok=True)
 
     def check_fits(self, model_fingerprint: str, path: str | os.PathLike[str]) -> None:
         """Refuse a profile learned on another model; one without a fingerprint fits any.
@@ -119,6 +123,8 @@ class Defaults(BaseModel):
         """
         settings = dict(settings)
         path = settings.pop("profile", None)
+        if not isinstance(path, str | os.PathLike | None):
+            raise PolicyError("healing.profile", f"is of type {type(path).__name__}, use the path of a profile file")
         profile = Profile.load(path) if path else None
         preset = settings.pop("preset", "responsive")
         mode = settings.pop("mode", None) or ("on" if profile else "shadow")

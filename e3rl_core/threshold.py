@@ -16,7 +16,7 @@ class Moments:
     std: float
 
     def bar(self, k: float) -> float:
-        """mu + k sigma."""
+        """The bar mu + k sigma."""
         return self.mean + k * self.std
 
 
@@ -86,7 +86,7 @@ def baseline(own: Moments, group: Moments | None, rule: ThresholdRule) -> float:
 
 
 def threshold(beta: float, history_mean: float | None, prior: Moments, erasures: int, rule: ThresholdRule) -> float:
-    """F5: Theta = max(floor, beta phi gamma^e), nats; phi = clip(mean U_(<n) / mu_prior, 0.5, 2)^eta, 1 at the start."""
+    """F5: Theta = max(floor, beta phi gamma^e), nats; phi = clip(mean U_(<n) / mu_prior, 0.5, 2)^eta, at first 1."""
     phi = 1.0
     if history_mean is not None and prior.mean > 0:
         phi = min(2.0, max(0.5, history_mean / prior.mean)) ** rule.eta

