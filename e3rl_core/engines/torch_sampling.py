@@ -50,7 +50,7 @@ def sample(
     warm = [row for row, t in enumerate(temperatures) if t > 0]
     if warm:
         uniform = torch.stack([torch.rand((), dtype=torch.float64, generator=generators[row]) for row in warm])
-        tokens[warm] = _invert(_nucleus(tempered[warm], top_p), uniform.to(logits.device))
+        tokens[warm] = invert(nucleus(tempered[warm], top_p), uniform.to(logits.device))
     for row, token in enumerate(forced or ()):
         if token is not None:
             tokens[row] = token
@@ -64,7 +64,7 @@ def sample(
     return [Sampled(*values) for values in zip(*columns, strict=True)]
 
 
-def _nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
+def nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
     """Probabilities with all but the smallest set of likeliest tokens of mass `top_p` at 0. (_B, _V)."""
     probabilities = logprobs.exp().double()
     if top_p >= 1.0:
@@ -74,7 +74,7 @@ def _nucleus(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
     return torch.zeros_like(probabilities).scatter_(-1, order, ranked)
 
 
-def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """The token at which the cumulative distribution passes `uniform` of its total. (_B, _V), (_B,) to (_B,)."""
     cumulative = probabilities.cumsum(-1)
     target = uniform.unsqueeze(-1) * cumulative[:, -1:]

@@ -14,12 +14,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from e3rl_server.exchange import STOCK, Exchange, Exchanges, HealingClient, ReasoningWatch, current_exchange
-from e3rl_server.metrics import Metrics
-from e3rl_server.oplog import LogSettings, OpLog
-from e3rl_server.requests import Deployment, HealingChatRequest, HealingCompletionRequest, HealingResponsesRequest
-from e3rl_server.responses import USAGE_DETAILS, EventWeaver, within
-from e3rl_server.streaming import ChunkWeaver, Weaver, committed_stream, complete_body, live_stream
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import State
@@ -32,6 +26,12 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from e3rl_core.engines.vllm_compat import add_output_tap
 from e3rl_core.errors import PolicyError
+from e3rl_server.exchange import STOCK, Exchange, Exchanges, HealingClient, ReasoningWatch, current_exchange
+from e3rl_server.metrics import Metrics
+from e3rl_server.oplog import LogSettings, OpLog
+from e3rl_server.requests import Deployment, HealingChatRequest, HealingCompletionRequest, HealingResponsesRequest
+from e3rl_server.responses import USAGE_DETAILS, EventWeaver, within
+from e3rl_server.streaming import ChunkWeaver, Weaver, committed_stream, complete_body, live_stream
 
 #: Name of the state that the routes find on the app.
 STATE = "e3rl"

@@ -53,7 +53,7 @@ def announce_when_ready(app: FastAPI) -> None:
                 sys.stderr.flush()
             yield state
 
-    app.router.lifespan_context = announcing
+    app.router.lifespan_context = announcing  # type: ignore[assignment]  # starlette's unions of callables do not narrow
 
 
 def _speaks_for_all() -> bool:

@@ -34,6 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         case []:
             sys.stderr.write(USAGE)
             return 2
-        case [unknown, *_]:
-            sys.stderr.write(f"e3rl: error: unknown command {unknown!r}: use `e3rl serve` or `e3rl --help`\n")
+        case _:
+            sys.stderr.write(f"e3rl: error: unknown command {arguments[0]!r}: use `e3rl serve` or `e3rl --help`\n")
             return 2

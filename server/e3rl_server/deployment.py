@@ -41,7 +41,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--profile", metavar="FILE", help=f"Calibration profile; default: {PROFILE_NAME} in the model's folder."
     )
-    group.add_argument("--healing-log", metavar="DIR", help="Write each response's segments and erasures as JSONL here.")
+    group.add_argument(
+        "--healing-log", metavar="DIR", help="Write each response's segments and erasures here, as JSONL."
+    )
     group.add_argument("--healing-log-text", action="store_true", help="Also write prompts and texts to that log.")
 
 
@@ -63,7 +65,7 @@ class Healing:
         return self.mode == "off"
 
     def additional_config(self, users: dict[str, Any]) -> dict[str, Any]:
-        """vLLM's `additional_config`: the user's own with ours laid over it."""
+        """`additional_config` for vLLM: the user's own with ours laid over it."""
         if self.is_off:
             return users
         ours: dict[str, Any] = {SETTINGS_KEY: self.settings}
@@ -102,7 +104,7 @@ def decide(args: argparse.Namespace, model: dict[str, Any] | None, beside_model:
     policy = Defaults.resolve(settings).policy
     log = None
     if args.healing_log:
-        log = {"folder": str(Path(args.healing_log).expanduser().resolve()), "text": args.healing_log_text}
+        log = {"dir": str(Path(args.healing_log).expanduser().resolve()), "text": args.healing_log_text}
     return Healing(policy.mode, reason, policy.preset, Path(profile) if profile else None, settings, log)
 
 

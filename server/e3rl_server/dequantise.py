@@ -14,7 +14,7 @@ STEPS = ("loading libraries", "reading weights", "reading the tokenizer", "writi
 
 
 def dequantise(source: Path, target: Path) -> None:
-    """Write `source` to the folder `target` as a Hugging Face model: weights, configuration, tokenizer, chat template."""
+    """Write `source` to the folder `target` as a Hugging Face model: weights, tokenizer, chat template."""
     steps = iter(STEPS)
 
     def announce() -> None:

@@ -21,13 +21,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from e3rl_server.frontier import ChoiceTrack, PendingEvent, ReasoningOver, Records
-from e3rl_server.metrics import Metrics
-from e3rl_server.oplog import ResponseLog
-
 from e3rl_core.engines.vllm_compat import KEY, TappedRequest
 from e3rl_core.events import Op, Summary, load_ops
 from e3rl_core.policy import HealingPolicy
+from e3rl_server.frontier import ChoiceTrack, PendingEvent, ReasoningOver, Records
+from e3rl_server.metrics import Metrics
+from e3rl_server.oplog import ResponseLog
 
 logger = logging.getLogger("vllm.e3rl_server")
 
@@ -153,8 +152,9 @@ class Exchange:
             extra["seq"], self._seq = self._seq, self._seq + 1
         if self._keeps_records:
             extra["records"] = [segment for records in self._records for segment in records.segments]
-        report = self.summary().model_copy(update=extra)
-        return {"mean_uncertainty": None, **report.model_dump(mode="json", exclude_none=True)}
+        report = self.summary().model_copy(update=extra).model_dump(mode="json", exclude_none=True)
+        report.setdefault("mean_uncertainty", None)
+        return report
 
 
 @dataclass(eq=False)

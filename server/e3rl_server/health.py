@@ -46,7 +46,7 @@ async def ready(request: Request) -> Response:
 
 @version_router.get("/version")
 async def version(request: Request) -> JSONResponse:
-    """VLLM's version under vLLM's own key, ours and the healing mode beside it."""
+    """The engine's version under vLLM's own key, ours and the healing mode beside it."""
     from vllm.version import __version__ as vllm_version
 
     settings = settings_of(request.app.state.args)

@@ -53,7 +53,7 @@ class Limits:
             await self._app(scope, receive, send)
 
     def _watch_for_drain(self, engine_client: Any) -> None:
-        """Learn of a drain's begin: on SIGTERM vLLM calls the engine client's `shutdown`, which blocks until drained."""
+        """Learn of a drain: on SIGTERM vLLM calls the engine client's `shutdown`, which returns when drained."""
         if engine_client is None:  # a render-only server has no engine
             return
         shutdown = engine_client.shutdown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -24,40 +25,57 @@ class MemoryShortage(E3RLError):
     """The model and its KV cache do not fit into memory."""
 
 
-def model_file(model: str, name: str, revision: str | None = None) -> Path | None:
+def find_model(model: str) -> Path | None:
+    """The model's folder or file on this machine; None if it is a name for the hub, or an object store's URL.
+
+    Raises:
+        ModelError: it is written like a path, and nothing is there.
+    """
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    if "://" not in model and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+        raise ModelError(f"model {model} was not found: there is no such folder")
+    return None
+
+
+def model_file(model: str, name: str, revision: str | None = None, cache: str | None = None) -> Path | None:
     """A small file of a model, from its folder or from the Hugging Face hub and its cache; None if it has no such file.
 
     Raises:
         ModelError: there is no such model.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
+    if path := find_model(model):
         return path / name if (path / name).is_file() else None
-    if path.is_file() or "://" in model:  # a GGUF file, or an object store: vLLM knows what to do
+    if "://" in model or os.environ.get("VLLM_USE_MODELSCOPE"):  # vLLM knows what to do
         return None
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise ModelError(f"model {model} was not found: there is no such folder")
-    from transformers.utils import cached_file
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except (OSError, ValueError):
+        return Path(hf_hub_download(model, name, revision=revision, cache_dir=cache))
+    except (LocalEntryNotFoundError, HFValidationError):
         raise ModelError(
             f"model {model} was not found: there is no such folder, and no such model in the Hugging Face cache "
             "or within reach on its hub"
         ) from None
-    return Path(found) if found else None
+    except EntryNotFoundError:
+        return None
+    except HfHubHTTPError as error:
+        why = str(error).strip().splitlines()[0]
+        raise ModelError(f"model {model} cannot be had from the Hugging Face hub: {why}") from None
 
 
-def model_config(model: str, revision: str | None = None) -> dict[str, Any] | None:
+def model_config(model: str, revision: str | None = None, cache: str | None = None) -> dict[str, Any] | None:
     """The model's `config.json`; None where it has none.
 
     Raises:
         ModelError: there is no such model, or the file is not JSON.
     """
-    path = model_file(model, "config.json", revision)
+    path = model_file(model, "config.json", revision, cache)
     if path is None:
-        if Path(model).expanduser().is_dir() and not (Path(model).expanduser() / "params.json").is_file():
+        folder = Path(model).expanduser()
+        if folder.is_dir() and not (folder / "params.json").is_file():  # Mistral's own format
             raise ModelError(f"model {model} cannot be served: the folder has no config.json")
         return None
     try:
@@ -69,9 +87,12 @@ def model_config(model: str, revision: str | None = None) -> dict[str, Any] | No
     return config
 
 
-def profile_beside(model: str, revision: str | None = None) -> Path | None:
-    """The calibration profile that comes with a model, if one does."""
-    return model_file(model, PROFILE_NAME, revision)
+def profile_beside(model: str, revision: str | None = None, cache: str | None = None) -> Path | None:
+    """The calibration profile that comes with a model, if one does and can be had."""
+    try:
+        return model_file(model, PROFILE_NAME, revision, cache)
+    except ModelError:  # the model is cached, the hub is out of reach
+        return None
 
 
 def check_port(host: str | None, port: int) -> None:
@@ -82,6 +103,7 @@ def check_port(host: str | None, port: int) -> None:
     """
     family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # as vLLM does: a port in TIME_WAIT is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host or "", port))

@@ -16,12 +16,16 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from e3rl_core.errors import E3RLError
+from e3rl_core.profile import Profile
 from e3rl_server import banner, preflight
 from e3rl_server.deployment import SCHEDULER, Healing, add_flags, decide
 from e3rl_server.memory import available_memory
 from e3rl_server.models import MODEL_NAME, embedded_model
 from e3rl_server.plugins import plugin_names
 from e3rl_server.startup import Failures, one_line, recorded_failures
+
+#: Where it listens unless told: this machine only.
+HOST, PORT = "127.0.0.1", 8000
 
 #: Seconds that streams in flight get to finish after SIGTERM; Kubernetes' own default, too.
 DRAIN_SECONDS = 30
@@ -52,7 +56,9 @@ def serve(argv: Sequence[str]) -> int:
 
 
 def _serve(argv: Sequence[str], failures: Failures) -> int:
-    _prepare_environment(healing=not _is_off(argv))
+    peeked = _peek(argv)
+    _refuse_early(peeked)
+    _prepare_environment(healing=peeked.healing != "off")
     try:
         args = _parse(argv)
         healing = _settle(args)
@@ -70,19 +76,43 @@ def _stop(*_: Any) -> NoReturn:
     raise KeyboardInterrupt("terminated")
 
 
-def _is_off(argv: Sequence[str]) -> bool:
+def _peek(argv: Sequence[str]) -> argparse.Namespace:
+    """The few flags that matter before vLLM, whose import takes seconds, can parse them all."""
     probe = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     probe.add_argument("--healing")
+    probe.add_argument("--profile")
+    probe.add_argument("--host", default=HOST)
+    probe.add_argument("--port", default=PORT, type=int)
+    probe.add_argument("--config")
+    probe.add_argument("--uds")
+    probe.add_argument("-h", "--help", nargs="?", const="")
     try:
-        return bool(probe.parse_known_args(list(argv))[0].healing == "off")
+        peeked, rest = probe.parse_known_args(list(argv))
     except argparse.ArgumentError:  # the real parser says it better
-        return False
+        peeked, rest = probe.parse_known_args([])
+    peeked.model = rest[0] if argv and rest[:1] == list(argv[:1]) and not rest[0].startswith("-") else None
+    return peeked
+
+
+def _refuse_early(peeked: argparse.Namespace) -> None:
+    """Catch the common mistakes at once; `_settle` checks again with every flag known."""
+    if peeked.help is not None:
+        return
+    if peeked.model:
+        preflight.find_model(peeked.model)
+    if peeked.profile and peeked.healing != "off":
+        Profile.load(peeked.profile)
+    if not peeked.config and not peeked.uds:
+        preflight.check_port(peeked.host, peeked.port)
 
 
 def _prepare_environment(healing: bool) -> None:
     """Set what vLLM reads from the environment, for this process and those it starts."""
     os.environ["VLLM_PLUGINS"] = plugin_names(healing, os.environ.get("VLLM_PLUGINS"))
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    # After a failed start Python's resource tracker would have the last word, about shared memory it then frees.
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), quiet)))
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -92,13 +122,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     from vllm.logger import configure_logging_from_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    top = FlexibleArgumentParser(prog="e3rl")
-    parser = ServeSubcommand().subparser_init(top.add_subparsers(dest="subparser"))
-    parser.usage = "e3rl serve [MODEL] [options]"
+    usage = "e3rl serve [MODEL] [options]"
+    top = FlexibleArgumentParser(prog="e3rl serve", usage=usage)
+    parser = ServeSubcommand().subparser_init(top.add_subparsers(dest="subparser", prog="e3rl"))
+    parser.usage = usage
     parser.description = "Serve a model over the OpenAI API, healing on request. Takes every flag of `vllm serve`."
     parser.epilog = "See --help=healing for this command's own flags, --help=all for every flag."
     add_flags(parser)
-    parser.set_defaults(model=None, host="127.0.0.1", shutdown_timeout=DRAIN_SECONDS, enforce_eager=None)
+    parser.set_defaults(model=None, host=HOST, port=PORT, shutdown_timeout=DRAIN_SECONDS, enforce_eager=None)
     args: argparse.Namespace = top.parse_args(["serve", *argv])
     configure_logging_from_args(args)
     validate_parsed_serve_args(args)
@@ -110,8 +141,8 @@ def _settle(args: argparse.Namespace) -> Healing:
     if not args.headless and not args.uds:
         preflight.check_port(args.host, args.port)
     args.model_tag = args.model_tag or args.model or _take_embedded(args)
-    config = preflight.model_config(args.model_tag, args.revision)
-    healing = decide(args, config, preflight.profile_beside(args.model_tag, args.revision))
+    place = (args.model_tag, args.revision, args.download_dir)
+    healing = decide(args, preflight.model_config(*place), preflight.profile_beside(*place))
     args.additional_config = healing.additional_config(args.additional_config or {})
     if not healing.is_off:
         args.scheduler_cls = SCHEDULER

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Literal, Protocol
@@ -68,7 +69,7 @@ class ChunkWeaver:
             yield from self._rest()
             yield chunk
             return
-        if not self._exchange.live and not _needs_change(chunk):
+        if not self._exchange.live and _CHANGES.search(chunk) is None:
             yield chunk
             return
         data = json.loads(chunk[len(_PREFIX) :])
@@ -130,9 +131,8 @@ def _without(data: dict[str, Any], key: str) -> dict[str, Any]:
     return {k: v for k, v in data.items() if k != key}
 
 
-def _needs_change(chunk: str) -> bool:
-    """Whether a chunk has usage or a finish reason. Inside JSON strings quotes are escaped, so text cannot look so."""
-    return '"finish_reason":"' in chunk or '"usage":{' in chunk
+#: A finish reason or usage. Inside JSON strings quotes are escaped, so text cannot look so.
+_CHANGES = re.compile(r'"finish_reason":\s*"|"usage":\s*\{')
 
 
 class Weaver(Protocol):

@@ -81,8 +81,9 @@ def test_keep_best_brings_back_the_lowest_u() -> None:
     for u in (9.0, 7.0):
         feed(healer, u, u)
     commit = committed(feed(healer, 8.0, 8.0))
-    assert commit.reinserted
+    assert commit.discarded is not None
     assert (commit.draw.uncertainty.u, commit.draw.attempt, commit.attempts) == (7.0, 1, 3)
+    assert (commit.discarded.uncertainty.u, commit.discarded.attempt) == (8.0, 2)
 
 
 def test_keep_best_keeps_an_accepted_draw_even_if_an_erased_one_was_calmer() -> None:
@@ -189,6 +190,15 @@ def test_the_slope_is_taken_from_the_kept_draw() -> None:
     feed(healer, 9.0, 9.0)
     feed(healer, 1.0, 1.0)
     assert committed(feed(healer, 1.5, 1.5)).draw.uncertainty.slope == 0.5
+
+
+def test_history_remembers_the_draw_that_was_brought_back() -> None:
+    healer, twin = Healer(policy(max_erasures=1, keep="best")), Healer(policy(mode="shadow"))
+    feed(healer, 7.0, 7.0)
+    assert committed(feed(healer, 9.0, 9.0)).reinserted
+    feed(twin, 7.0, 7.0)
+    after, expected = (committed(feed(each, 1.0, 1.0)).draw for each in (healer, twin))
+    assert (after.uncertainty.slope, after.threshold) == (-6.0, expected.threshold)
 
 
 def test_siblings_first_draws_make_the_group_and_oneself_does_not_count() -> None:

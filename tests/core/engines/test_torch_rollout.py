@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,10 +31,12 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def model() -> Iterator[Any]:
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more only stand in each other's way at this size
-    return LlamaForCausalLM(LlamaConfig(**TINY)).eval()
+    yield LlamaForCausalLM(LlamaConfig(**TINY)).eval()
+    torch.set_num_threads(threads)
 
 
 def healing(**settings: object) -> HealingPolicy:
