@@ -248,7 +248,7 @@ class Healer:
         """
         if self.attempt >= self.policy.max_erasures:
             return Limit.MAX_ERASURES
-        limit = self._overdrawn(self.totals.erased_tokens + drawn, self.totals.committed_tokens)
+        limit = self._overdrawn(self.totals.erased_tokens + drawn, self.totals.committed_tokens + drawn)
         if limit is None and late:
             limit = Limit.DEADLINE
         if limit is not None:

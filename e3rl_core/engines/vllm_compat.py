@@ -289,6 +289,8 @@ def install_worker_hooks() -> None:
             _refresh_redrawn(self, scheduler_output.scheduled_cached_reqs, redraws)
         result = update_states(self, scheduler_output)
         batch = self.input_batch
+        if self.device.type == "cpu":
+            _shelve_generators(self, scheduler_output.num_scheduled_tokens)
         self.sampler.e3rl_signal_only = bool(batch.num_logprobs) and all(
             (self.requests[req_id].sampling_params.extra_args or {}).get(_SIGNAL_ONLY) for req_id in batch.num_logprobs
         )
@@ -321,6 +323,22 @@ def _refresh_redrawn(runner: Any, cached: Any, redraws: dict[str, SamplingParams
         tokens = cached.all_token_ids.get(req_id)
         if tokens is not None:  # without async scheduling the runner would only cut, not replace
             state.output_token_ids = tokens[len(tokens) - count :]
+
+
+def _shelve_generators(runner: Any, scheduled: dict[str, int]) -> None:
+    """Keep seeded generators out of steps whose sample is thrown away (a prefill's chunks but the last).
+
+    vLLM rewinds the generator after such a step, which CPU generators cannot do: the engine dies of it.
+    """
+    generators = runner.input_batch.generators
+    for req_id, index in runner.input_batch.req_id_to_index.items():
+        state = runner.requests[req_id]
+        if state.generator is None:
+            continue
+        if state.num_computed_tokens + scheduled.get(req_id, 0) < state.num_tokens:
+            generators.pop(index, None)
+        else:
+            generators[index] = state.generator
 
 
 def _sample_with_signal(

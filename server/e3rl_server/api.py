@@ -118,15 +118,9 @@ async def serve(endpoint: Endpoint, request: Any, raw_request: Request) -> Any:
         return _refusal(error)
     service.metrics.requests.labels(policy.mode).inc()
     if policy.mode == "off":
-        with_stock = STOCK if getattr(request, "use_beam_search", False) and service.deployment.heals else None
-        token = current_exchange.set(with_stock)
-        try:
-            return await endpoint.stock(request, raw_request)
-        finally:
-            current_exchange.reset(token)
+        return await _without_healing(endpoint, request, raw_request)
     if getattr(request, "background", False):  # it outlives this exchange, and is fetched from vLLM's own store
         return await endpoint.stock(request, raw_request)
-
     model = _model_name(getattr(raw_request.app.state, endpoint.serving), request)
     exchange = Exchange(
         policy,
@@ -144,6 +138,15 @@ async def serve(endpoint: Endpoint, request: Any, raw_request: Request) -> Any:
     finally:
         current_exchange.reset(token)
     return _completed(endpoint, exchange, response, model)
+
+
+async def _without_healing(endpoint: Endpoint, request: Any, raw_request: Request) -> Any:
+    """What vLLM answers. Beam search makes engine requests of its own, which do not carry the request's settings."""
+    token = current_exchange.set(STOCK if getattr(request, "use_beam_search", False) else None)
+    try:
+        return await endpoint.stock(request, raw_request)
+    finally:
+        current_exchange.reset(token)
 
 
 def _completed(endpoint: Endpoint, exchange: Exchange, response: Any, model: str) -> Any:

@@ -88,9 +88,9 @@ def test_keep_best_brings_back_the_lowest_u() -> None:
 
 def test_keep_best_keeps_an_accepted_draw_even_if_an_erased_one_was_calmer() -> None:
     healer = Healer(policy(max_erasures=2, keep="best", threshold={"gamma": 10.0}))
-    feed(healer, 2.0, 2.0)
-    commit = committed(feed(healer, 3.0, 3.0))
-    assert (commit.reinserted, commit.limit, commit.draw.uncertainty.u) == (False, None, 3.0)
+    feed(healer, 3.0, 3.0)
+    commit = committed(feed(healer, 4.0, 4.0))
+    assert (commit.reinserted, commit.limit, commit.draw.uncertainty.u) == (False, None, 4.0)
 
 
 def test_keep_best_does_not_break_the_budget_to_bring_a_draw_back() -> None:
@@ -121,9 +121,8 @@ def test_the_cap_is_no_budget() -> None:
     assert healer.totals.exhausted == set()
 
 
-def test_a_fraction_allows_what_the_committed_tokens_have_earned() -> None:
+def test_a_fraction_counts_the_redraw_to_come_so_a_first_segment_can_be_erased() -> None:
     healer = Healer(policy(budget={"erased_fraction": 0.5}))
-    committed(feed(healer, 0.1, 0.1))
     erased(feed(healer, 9.0, 9.0))
     assert committed(feed(healer, 9.0, 9.0)).limit == Limit.ERASED_FRACTION
 

@@ -123,7 +123,9 @@ def test_logprobs_are_those_of_the_committed_tokens(http: httpx.Client, healing:
     assert len(listed) == whole["usage"]["completion_tokens"]
 
 
-@pytest.mark.parametrize("more", [{}, {"prompt": ["One, two,", "A, b,"], "n": 2, "temperature": 0.8}, {"echo": True}, {"stop": "."}])
+@pytest.mark.parametrize(
+    "more", [{}, {"prompt": ["One, two,", "A, b,"], "n": 2, "temperature": 0.8}, {"echo": True}, {"stop": "."}]
+)
 @pytest.mark.parametrize("healing", [FORCED, LIVE], ids=["committed", "live"])
 def test_completions_stream_what_they_answer(http: httpx.Client, more: dict[str, Any], healing: dict[str, Any]) -> None:
     body = {**TEXT, **more}
@@ -137,7 +139,8 @@ def test_completions_stream_what_they_answer(http: httpx.Client, more: dict[str,
 
 
 def test_a_streamed_tool_call_equals_the_answered_one(http: httpx.Client) -> None:
-    body = {**CHAT, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "look_up"}}}
+    body = {**CHAT, "max_tokens": 120, "tools": [TOOL], "tool_choice": "required"}
+    body["messages"] = [{"role": "user", "content": "Look up Oslo."}]
     whole = answer(http, "/v1/chat/completions", **body, healing=FORCED)
     called = whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
     arguments = ""

@@ -194,7 +194,7 @@ class FakeEngineClient:
             for _ in range(turns):
                 await asyncio.sleep(0)
         for choice in range(len(self._plays)):
-            while self._step(choice):
+            for _ in iter(lambda choice=choice: self._step(choice), False):  # type: ignore[misc]
                 await asyncio.sleep(0)
 
     def _step(self, choice: int) -> bool:

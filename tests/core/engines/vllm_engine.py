@@ -16,6 +16,15 @@ MAX_TOKENS = 60
 #: Every second 8-token segment is erased once, and its greedy redraw repeats: the text of a run without healing.
 REPEATING = {"segment": {"tokens": 8}, "schedule": [1, 0], "max_erasures": 1, "retry": {"temperature": 0}}
 
+#: Every second 8-token segment is sampled twice more, and everything is reported.
+REDRAWN = {
+    "segment": {"tokens": 8},
+    "schedule": [2, 0],
+    "max_erasures": 2,
+    "retry": {"temperature": 1.5},
+    "return_erased": True,
+}
+
 PROMPTS = [
     "Count from one to thirty:",
     "The capital of France is",
@@ -118,3 +127,13 @@ def answers(outputs: Sequence[Any]) -> list[list[tuple[Any, ...]]]:
     return [
         [(tuple(c.token_ids), c.text, c.finish_reason, c.stop_reason) for c in output.outputs] for output in outputs
     ]
+
+
+def committed(output: Any, choice: int = 0) -> list[dict[str, Any]]:
+    """The commits of one choice, in order."""
+    return [op for op in output.healing[choice] if op["op"] == "committed"]
+
+
+def erased(output: Any, choice: int = 0) -> list[dict[str, Any]]:
+    """The erasures of one choice, in order."""
+    return [op for op in output.healing[choice] if op["op"] == "erased"]

@@ -1,0 +1,1 @@
+"""Speed against stock vLLM, each with one command and its result as JSON."""
