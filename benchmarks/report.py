@@ -1,6 +1,6 @@
 """What every benchmark here shares: its command line, its record of the machine, its statistics, its JSON file.
 
-    {"name", "date", "hardware", "versions", "command", "load_before", ...what was measured..., "raw"}
+{"name", "date", "hardware", "versions", "command", "load_before", ...what was measured..., "raw"}
 """
 
 from __future__ import annotations

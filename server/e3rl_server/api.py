@@ -219,9 +219,10 @@ class HealingEndpoints:
             PolicyError, ProfileError, ValidationError, OSError: the deployment's healing or log settings are wrong.
         """
         config = state.vllm_config
-        deployment = Deployment.of(config)
+        tokenizer = engine_client.renderer.tokenizer
+        deployment = Deployment.of(config, tokenizer)
         metrics = Metrics()
-        exchanges = Exchanges(metrics, _reasoning_watch(config, engine_client.renderer.tokenizer))
+        exchanges = Exchanges(metrics, _reasoning_watch(config, tokenizer))
         additional = config.additional_config if isinstance(config.additional_config, dict) else {}
         log = additional.get("healing_log")
         setattr(

@@ -63,9 +63,10 @@ class Deployment:
     defaults: Defaults
     heals: bool
     """Whether the engine runs under the healing scheduler."""
+    tokenizer: Any = None
 
     @classmethod
-    def of(cls, config: Any) -> Deployment:
+    def of(cls, config: Any, tokenizer: Any = None) -> Deployment:
         """The deployment that a `VllmConfig` describes.
 
         Raises:
@@ -74,13 +75,14 @@ class Deployment:
         scheduler = config.scheduler_config.get_scheduler_cls()
         heals = isinstance(scheduler, type) and issubclass(scheduler, HealingScheduler)
         settings = settings_of(config) if heals else {"mode": "off"}
-        return cls(config, Defaults.resolve(settings), heals)
+        return cls(config, Defaults.resolve(settings), heals, tokenizer)
 
     def admit(self, request: Any) -> HealingPolicy:
         """The policy that a request runs under; writes it where the scheduler will find it.
 
         Raises:
             PolicyError: naming the field that is wrong or cannot be combined.
+            VLLMValidationError: something else in the request is wrong.
         """
         wanted = _wanted(request)
         if wanted is None and getattr(request, "use_beam_search", False):
@@ -95,8 +97,18 @@ class Deployment:
         if wanted is not None:
             value = wanted if isinstance(wanted, str) else json.dumps(wanted)
             request.vllm_xargs = {**(request.vllm_xargs or {}), KEY: value}
-            check_settings(self.config, request.to_sampling_params(_ANY_LENGTH, {}))
+            self._check_engine(request)
         return policy
+
+    def _check_engine(self, request: Any) -> None:
+        """Ask what vLLM would ask when a stream has begun already, too late for a 400."""
+        params = request.to_sampling_params(_ANY_LENGTH, {})
+        config = self.config
+        if params.structured_outputs is not None:  # this also settles which backend takes the grammar
+            params.verify(
+                config.model_config, config.speculative_config, config.structured_outputs_config, self.tokenizer
+            )
+        check_settings(config, params)
 
     def _refuse_unworkable(self, request: Any, wanted: object, policy: HealingPolicy) -> None:
         if not self.heals:

@@ -1,0 +1,120 @@
+"""Draw a stream that heals: ask a running server for live events and write what came as an SVG.
+
+    python docs/make_heal_picture.py --url http://127.0.0.1:8000 --out docs/healing.svg
+
+Kept text is black; an erased draw is red and struck through, with its uncertainty U and the threshold it exceeded; what
+was drawn in its place is green.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import httpx
+
+WIDTH, MARGIN, LINE, COLUMNS = 860, 28, 22, 92
+COLOURS = {"kept": "#1f2328", "erased": "#cf222e", "replacement": "#1a7f37", "note": "#57606a"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One draw of a segment: its text, what became of it, and what is said of it."""
+
+    kind: str
+    text: str
+    note: str = ""
+
+
+def events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The healing events of one streamed chat completion."""
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json={**body, "stream": True}, timeout=120) as response:
+        if response.status_code != 200:
+            raise SystemExit(f"the server answered {response.status_code}: {response.read().decode()}")
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line.removeprefix("data: ")).get("healing")
+                if event:
+                    yield event
+
+
+def pieces(stream: Iterable[dict[str, Any]]) -> Iterator[Piece]:
+    """What was drawn, in the order it was drawn."""
+    drawn = ""
+    for event in stream:
+        if event["type"] == "segment.delta":
+            drawn += event["text"]
+        elif event["type"] == "segment.erased":
+            score = f"U {event['uncertainty']['u']:.2f} > threshold {event['threshold']:.2f}"
+            yield Piece("erased", drawn, f"{score}: erased, {event['tokens']} tokens")
+            drawn = ""
+        elif event["type"] == "segment.committed":
+            text, redrawn = event.get("text", drawn)[: event["chars"]], event["attempts"] > 1
+            note = f"U {event['uncertainty']['u']:.2f}: kept, draw {event['attempts']}" if redrawn else ""
+            yield Piece("replacement" if redrawn else "kept", text, note)
+            drawn = drawn[event["chars"] :] if "text" not in event else ""
+
+
+def svg(drawn: Iterable[Piece], title: str) -> str:
+    """The picture."""
+    rows = [row for piece in drawn for row in _rows(piece)]
+    height = 2 * MARGIN + LINE * (len(rows) + 2)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="14">',
+        f"<title>{escape(title)}</title>",
+        f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff" stroke="#d0d7de"/>',
+        _text(MARGIN, f"> {title}", "note", ' font-weight="bold"'),
+    ]
+    lines += [_text(MARGIN + LINE * (i + 2), text, kind, style) for i, (text, kind, style) in enumerate(rows)]
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def _rows(piece: Piece) -> Iterator[tuple[str, str, str]]:
+    style = ' text-decoration="line-through"' if piece.kind == "erased" else ""
+    for paragraph in piece.text.strip().splitlines():
+        for line in textwrap.wrap(paragraph, COLUMNS):
+            yield line, piece.kind, style
+    if piece.note:
+        yield f"    {piece.note}", "note", ' font-size="12"'
+
+
+def _text(y: int, text: str, kind: str, style: str) -> str:
+    return f'<text x="{MARGIN}" y="{y}" fill="{COLOURS[kind]}"{style} xml:space="preserve">{escape(text)}</text>'
+
+
+def main() -> int:
+    flags = argparse.ArgumentParser(description="Draw a stream that heals as an SVG.")
+    flags.add_argument("--url", default="http://127.0.0.1:8000")
+    flags.add_argument("--out", type=Path, default=Path("docs/healing.svg"))
+    flags.add_argument("--model", default="smollm2-135m-instruct")
+    flags.add_argument("--prompt", default="A train leaves at 9:40 and arrives at 11:15. How long does it travel?")
+    flags.add_argument("--max-tokens", type=int, default=160)
+    flags.add_argument("--seed", type=int, default=3)
+    flags.add_argument("--temperature", type=float, default=0.9)
+    flags.add_argument("--k", type=float, default=0.0, help="The threshold's k: lower erases more.")
+    args = flags.parse_args()
+    body = {
+        "model": args.model,
+        "messages": [{"role": "user", "content": args.prompt}],
+        "max_tokens": args.max_tokens,
+        "temperature": args.temperature,
+        "seed": args.seed,
+        "healing": {"stream": "live", "threshold": {"k": args.k}},
+    }
+    drawn = list(pieces(events(args.url, body)))
+    args.out.write_text(svg(drawn, args.prompt), "utf-8")
+    erased = sum(piece.kind == "erased" for piece in drawn)
+    sys.stderr.write(f"{args.out}: {len(drawn)} draws, {erased} erased\n")
+    return 0 if erased else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
