@@ -50,6 +50,7 @@ bench: install  ## measure healing against stock vLLM; JSON in build/bench
 	mkdir -p build/bench
 	$(BIN)/python -m benchmarks.overhead --json build/bench/overhead.json
 	$(BIN)/python -m benchmarks.rollback --json build/bench/rollback.json
+	$(BIN)/python -m benchmarks.startup --json build/bench/startup.json
 
 clean:  ## remove .venv, caches and build results
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

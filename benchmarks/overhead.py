@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 from benchmarks.report import BenchmarkError, parser, run, say, spread
-from benchmarks.server import NAME, serve
+from benchmarks.server import serve
 
 TOKENS = 128
 #: A first token needs no long answer; this many requests per pass make its median.
@@ -41,10 +41,11 @@ _NEVER = {"mode": "on", "threshold": {"k": 1e9}}
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the configurations compared: where its requests go and what they say of healing."""
+    """One of the configurations compared: where its requests go and what they say."""
 
     name: str
     url: str
+    model: str
     healing: dict[str, Any] | None
 
     @property
@@ -77,7 +78,7 @@ class Load:
         self._sent += 1
         ask = f"Request {self._sent}: tell a long story about a lighthouse keeper, a storm and a ship."
         body: dict[str, Any] = {
-            "model": NAME,
+            "model": arm.model,
             "messages": [{"role": "user", "content": ask}],
             "max_tokens": tokens,
             "ignore_eos": True,
@@ -174,10 +175,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError("--streams takes 1 to 32, --repeats at least 1")
     say("starting the stock server and the healing one")
     with serve("off", args.model) as stock, serve("on", args.model) as healing:
+        model = stock.model()
         arms = [
-            Arm("stock", stock.url, None),
-            Arm("committed", healing.url, _NEVER),
-            Arm("live", healing.url, {**_NEVER, "stream": "live"}),
+            Arm("stock", stock.url, model, None),
+            Arm("committed", healing.url, model, _NEVER),
+            Arm("live", healing.url, model, {**_NEVER, "stream": "live"}),
         ]
         records = asyncio.run(compare(arms, streams, repeats, tokens))
     targets = {"throughput": ">= 0.97", "first_token": "<= 1.05"}

@@ -26,7 +26,8 @@ from typing import Any
 from benchmarks.report import BenchmarkError, parser, run, say, spread
 from tests.core.engines.vllm_engine import PROMPTS, engine, ops, scheduler_of
 
-SEGMENT = 16
+#: No divisor of a block: erasures fall everywhere within blocks, as they do in real answers.
+SEGMENT = 20
 #: A multiple of two segments: the last segment of an answer is not erased, so that answers end alike everywhere.
 TOKENS = 8 * SEGMENT
 #: Of an engine's KV cache; 32 is the least that vLLM takes on CPUs, and the best case for resubmitted prefixes.

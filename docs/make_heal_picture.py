@@ -95,11 +95,10 @@ def main() -> int:
     flags.add_argument("--url", default="http://127.0.0.1:8000")
     flags.add_argument("--out", type=Path, default=Path("docs/healing.svg"))
     flags.add_argument("--model", default="smollm2-135m-instruct")
-    flags.add_argument("--prompt", default="A train leaves at 9:40 and arrives at 11:15. How long does it travel?")
-    flags.add_argument("--max-tokens", type=int, default=160)
-    flags.add_argument("--seed", type=int, default=3)
+    flags.add_argument("--prompt", default="Why is the sky blue? Answer in three sentences.")
+    flags.add_argument("--max-tokens", type=int, default=140)
+    flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--temperature", type=float, default=0.9)
-    flags.add_argument("--k", type=float, default=0.0, help="The threshold's k: lower erases more.")
     args = flags.parse_args()
     body = {
         "model": args.model,
@@ -107,7 +106,7 @@ def main() -> int:
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,
         "seed": args.seed,
-        "healing": {"stream": "live", "threshold": {"k": args.k}},
+        "healing": {"stream": "live"},
     }
     drawn = list(pieces(events(args.url, body)))
     args.out.write_text(svg(drawn, args.prompt), "utf-8")

@@ -138,8 +138,6 @@ class HealingPolicy(_Settings):
 
     @model_validator(mode="after")
     def _workable(self) -> HealingPolicy:
-        if self.stream == "live" and self.mode == "off":
-            raise ValueError("stream 'live' needs mode 'on' or 'shadow'")
         if self.schedule is not None and min(self.schedule) < 0:
             raise ValueError("schedule holds a negative number of erasures")
         return self

@@ -228,7 +228,7 @@ class RequestSurgery:
         from vllm.v1.request import RequestStatus
 
         scheduler = self._scheduler
-        wasted = request.num_in_flight_tokens
+        wasted: int = request.num_in_flight_tokens
         request.drop_stale_output = True
         request.num_stale_output_tokens = wasted
         request.num_output_placeholders = 0
@@ -494,7 +494,7 @@ def install_frontend_hooks(check: PolicyCheck | None = None) -> None:
 
 
 def _keep_for_offline(state: Any, ops: list[dict[str, Any]], finished: list[Any]) -> None:
-    """Without an event loop (`LLM.generate`) ops end up on the `RequestOutput`: `.healing`, a list of ops per choice."""
+    """Without an event loop (`LLM.generate`) ops end up on the `RequestOutput`: `.healing`, ops per choice."""
     owner = state.parent_req or state
     if not hasattr(owner, "e3rl_ops"):
         owner.e3rl_ops = {}

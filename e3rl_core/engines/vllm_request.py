@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import json
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from e3rl_core.engines import vllm_compat as compat
 from e3rl_core.errors import PolicyError
 from e3rl_core.events import BudgetOp, CommittedOp, ErasedOp, committed_op, dump_ops, erased_op
 from e3rl_core.healer import Commit, Erase, Healer, Limit
+from e3rl_core.policy import HealingPolicy
 from e3rl_core.profile import Defaults
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def check_settings(config: VllmConfig, params: SamplingParams) -> None:
         PolicyError: naming the field.
     """
     wanted = (params.extra_args or {}).get(compat.KEY)
-    policy = Defaults.resolve(compat.settings_of(config)).policy.updated(wanted)
+    policy = default_policy(config).updated(wanted)
     if policy.mode == "off":
         return
     if policy.uncertainty.signal != "surprisal":
@@ -58,6 +61,20 @@ def check_settings(config: VllmConfig, params: SamplingParams) -> None:
     unworkable = unworkable_with(params)
     if unworkable:
         raise PolicyError("healing.mode", f"'{policy.mode}' does not work with {', '.join(unworkable)}, use 'off'")
+
+
+def default_policy(config: VllmConfig) -> HealingPolicy:
+    """The deployment's policy; its profile file is read once, not once a request.
+
+    Raises:
+        PolicyError, ProfileError: the deployment's settings are wrong.
+    """
+    return _resolved(json.dumps(compat.settings_of(config), sort_keys=True)).policy
+
+
+@functools.lru_cache(maxsize=4)
+def _resolved(settings: str) -> Defaults:
+    return Defaults.resolve(json.loads(settings))
 
 
 def derived_seed(seed: int, segment: int, attempt: int) -> int:
@@ -192,9 +209,7 @@ class OpenRequest:
             self._earlier_rows[erase.draw.attempt] = self._rows
         self._rows = []
         temperature = policy.retry.temperature_for(self.base_params.temperature)
-        self._note(
-            erased_op(erase, temperature=temperature, recomputed=recomputed, with_tokens=policy.return_erased)
-        )
+        self._note(erased_op(erase, temperature=temperature, recomputed=recomputed, with_tokens=policy.return_erased))
 
     def note_commit(self, commit: Commit, recomputed: int) -> None:
         rows = self._earlier_rows[commit.draw.attempt] if commit.reinserted and self._earlier_rows else self._rows

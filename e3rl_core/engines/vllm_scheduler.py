@@ -271,8 +271,5 @@ def _can_heal(request: Request) -> bool:
     """Whether this request can be rolled back; asking for healing by name where it cannot is a 400 at the front."""
     params = request.sampling_params
     return (
-        params is not None
-        and not request.resumable
-        and request.prompt_embeds is None
-        and not unworkable_with(params)
+        params is not None and not request.resumable and request.prompt_embeds is None and not unworkable_with(params)
     )

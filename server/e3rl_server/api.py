@@ -203,9 +203,9 @@ def _reasoning_watch(config: Any, tokenizer: Any) -> ReasoningWatch:
 
 
 class HealingEndpoints:
-    """The plugin; `vllm.endpoint_plugins` names it ``e3rl``."""
+    """The plugin; `vllm.endpoint_plugins` names it ``e3rl_api``."""
 
-    name = "e3rl"
+    name = "e3rl_api"
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:

@@ -95,7 +95,7 @@ STREAM = b'data: {"healing":{"erasures":%d}}\n\ndata: {"usage":{"completion_toke
     ],
 )
 def test_overhead_counts_no_stream_that_did_other_work(status: int, received: bytes, message: str) -> None:
-    arm = overhead.Arm("live", "http://x", {"mode": "on", "stream": "live"})
+    arm = overhead.Arm("live", "http://x", "m", {"mode": "on", "stream": "live"})
     with pytest.raises(BenchmarkError, match=message):
         overhead._check(arm, status, received, 16)
     overhead._check(arm, 200, STREAM % (0, 16), 16)

@@ -106,7 +106,6 @@ def test_settings_out_of_range_are_named(settings: object, field: str) -> None:
         ({"segment": {"min_tokens": 97}}, "min_tokens 97 is above max_tokens 96"),
         ({"segment": {"tokens": 8, "unit": "line"}}, "cannot be combined with unit 'line'"),
         ({"segment": {"tokens": 8, "min_tokens": 4}}, "cannot be combined with min_tokens 4"),
-        ({"mode": "off", "stream": "live"}, "stream 'live' needs mode"),
         ({"schedule": [-1]}, "negative"),
     ],
 )

@@ -45,13 +45,13 @@ class Server:
         """Everything it has printed so far, stdout and stderr together."""
         return self.log.read_text("utf-8", errors="replace")
 
-    def wait_ready(self, timeout: float = START_TIMEOUT) -> None:
-        """Block until the readiness probe answers 200."""
+    def wait_ready(self, timeout: float = START_TIMEOUT, path: str = "/health/ready") -> None:
+        """Block until the readiness probe at `path` answers 200."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise ServerFailed(f"exited with {self.process.returncode} before it was ready\n{self.tail()}")
-            if _answers(f"{self.url}/health/ready"):
+            if _answers(f"{self.url}{path}"):
                 return
             time.sleep(0.2)
         raise ServerFailed(f"not ready after {timeout} s\n{self.tail()}")
@@ -75,9 +75,9 @@ class Server:
         return "\n".join(self.output.splitlines()[-lines:])
 
 
-def command(*flags: str) -> list[str]:
-    """The command line of `e3rl serve` with these flags, in this interpreter."""
-    return [sys.executable, "-m", "e3rl_server", "serve", *flags]
+def command(*flags: str, module: str = "e3rl_server") -> list[str]:
+    """The command line of `e3rl serve` (or of another module's ``serve``) with these flags, in this interpreter."""
+    return [sys.executable, "-m", module, "serve", *flags]
 
 
 def free_port() -> int:
@@ -87,12 +87,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def launch(*flags: str, log: Path, port: int | None = None, env: Mapping[str, str] | None = None) -> Server:
+def launch(
+    *flags: str,
+    log: Path,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+    module: str = "e3rl_server",
+) -> Server:
     """Start a server with the embedded model (or the model in `flags`) and return at once."""
     port = port or free_port()
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command(*SMALL, "--port", str(port), *flags),
+            command(*SMALL, "--port", str(port), *flags, module=module),
             stdout=sink,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},

@@ -45,9 +45,7 @@ class RecordingWorker:
             self.arrivals.setdefault(new.req_id, []).append(replace(new, prefill_token_ids=list(new.prefill_token_ids)))
             computed[new.req_id] = new.num_computed_tokens
         cached = step.scheduled_cached_reqs
-        for req_id, done, blocks in zip(
-            cached.req_ids, cached.num_computed_tokens, cached.new_block_ids, strict=True
-        ):
+        for req_id, done, blocks in zip(cached.req_ids, cached.num_computed_tokens, cached.new_block_ids, strict=True):
             computed[req_id] = done
             if blocks is not None:
                 self.requests[req_id].blocks.extend(blocks[0])
@@ -101,8 +99,8 @@ def greedy_text(prompt: list[int], length: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-def steps(scheduler: Any, worker: RecordingWorker, depth: int = 2) -> Iterator[dict[str, list[int]]]:
-    """Drive both with up to `depth` steps in flight, as vLLM's engine core does; yields what each step released."""
+def steps(scheduler: Any, worker: RecordingWorker, depth: int = 2) -> Iterator[list[Any]]:
+    """Drive both with up to `depth` steps in flight, as vLLM's engine core does; yields each step's outputs."""
     flying: deque[tuple[Any, Any]] = deque()
     while scheduler.has_requests() or flying:
         if scheduler.has_requests():
@@ -111,8 +109,4 @@ def steps(scheduler: Any, worker: RecordingWorker, depth: int = 2) -> Iterator[d
             if len(flying) < depth and step.total_num_scheduled_tokens:
                 continue
         outputs = scheduler.update_from_output(*flying.popleft())
-        released: dict[str, list[int]] = {}
-        for core_outputs in outputs.values():
-            for output in core_outputs.outputs:
-                released.setdefault(output.request_id, []).extend(output.new_token_ids)
-        yield released
+        yield [output for core_outputs in outputs.values() for output in core_outputs.outputs]

@@ -14,7 +14,7 @@ from e3rl_core.engines.torch_rollout import Rollout, RolloutDraw, rollout
 from e3rl_core.errors import EngineRefusal, PolicyError
 from e3rl_core.healer import Limit, Reason
 from e3rl_core.policy import HealingPolicy
-from e3rl_core.profile import Profile
+from e3rl_core.profile import DEFAULT_PRIOR, Profile
 
 VOCABULARY = 64
 PROMPTS = [[5, 9, 3], [7], [1, 2, 3, 4, 5, 6, 7, 8], [30, 31]]
@@ -198,7 +198,7 @@ def test_siblings_move_each_others_thresholds(model: Any) -> None:
     pair = rollout(model, [PROMPTS[0]] * 3, policy, max_tokens=4, groups=[7, 7, 8])
     first, second, alone = (r.draws[0] for r in pair)
     assert second.threshold == pytest.approx(first.uncertainty.u)
-    assert alone.threshold == first.threshold == pytest.approx(1.0)
+    assert alone.threshold == first.threshold == pytest.approx(DEFAULT_PRIOR.mean)
 
 
 @pytest.mark.parametrize("signal", ["surprisal", "entropy"])

@@ -21,6 +21,7 @@ from tests.core.engines.vllm_engine import (
 
 pytestmark = pytest.mark.engine
 
+
 def continued(llm: Any, output: Any, count: int, length: int) -> list[int]:
     """What plain greedy decoding writes after the first `count` tokens of an answer."""
     prefix = list(output.prompt_token_ids) + list(output.outputs[0].token_ids[:count])
@@ -188,5 +189,3 @@ def test_memory_of_an_open_request_is_one_segment(llm: Any) -> None:
             held = len(request.healer.open_tokens) + len(request._rows) + len(request._released_rows) + len(request.ops)
             widest = max(widest, held)
     assert 8 <= widest <= 4 * 8
-
-

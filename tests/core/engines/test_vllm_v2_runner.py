@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from e3rl_core.engines import vllm_compat as compat
 from tests.core.engines.recording_worker import RecordingWorker, greedy_text, steps
 from tests.core.engines.vllm_engine import REPEATING, scheduler_of
 
@@ -52,9 +53,9 @@ def request(llm: Any, req_id: str, prompt: list[int], healing: object, **params:
 
 def drive(scheduler: Any, worker: RecordingWorker) -> dict[str, list[int]]:
     texts: dict[str, list[int]] = {}
-    for released in steps(scheduler, worker):
-        for req_id, tokens in released.items():
-            texts.setdefault(req_id, []).extend(tokens)
+    for outputs in steps(scheduler, worker):
+        for output in outputs:
+            texts.setdefault(output.request_id, []).extend(output.new_token_ids)
     return texts
 
 
@@ -106,9 +107,29 @@ def test_keep_best_feeds_the_reinserted_draw_again(llm: Any, make: Any) -> None:
         assert (prompt + texts[req_id])[: len(last)] == last
 
 
+def test_a_prompt_that_repeats_erased_tokens_hits_no_poisoned_block(llm: Any, make: Any) -> None:
+    scheduler, worker = make(), RecordingWorker(BLOCK)
+    policy = {"segment": {"tokens": 70}, "schedule": [1], "return_erased": True, "retry": {"temperature": 1.0}}
+    prompt = list(range(100, 140))
+    scheduler.add_request(request(llm, "a", prompt, policy, max_tokens=210))
+    drafts, kept = [], list(prompt)
+    for outputs in steps(scheduler, worker):
+        for output in outputs:
+            for op in compat.take_ops(output):
+                if op["op"] == "erased":
+                    drafts.append(kept + op["token_ids"])
+            kept.extend(output.new_token_ids)
+    assert len(drafts) == 3
+    for i, bait in enumerate([*drafts, kept]):
+        scheduler.add_request(request(llm, f"bait{i}", bait, "off", max_tokens=4))
+    drive(scheduler, worker)
+    hits = {f"bait{i}": worker.arrivals[f"bait{i}"][0].num_computed_tokens for i in range(4)}
+    assert hits["bait3"] > 210 > max(hits["bait0"], 1)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_random_schedules_aborts_and_pressure_never_read_stale_kv(llm: Any, make: Any, seed: int) -> None:
-    """Prompts share prefixes, so that a block cached under erased tokens would be hit; the worker would notice."""
+    """Slots change hands all the time here; the worker notices whoever reads one that is not its own."""
     from vllm.v1.request import RequestStatus
 
     rng = random.Random(seed)
