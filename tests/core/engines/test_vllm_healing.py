@@ -65,9 +65,16 @@ def test_seeded_requests_repeat_and_their_redraws_differ(llm: Any) -> None:
     assert len(set(draws)) == len(draws)
 
 
-def test_surprisals_are_raw_logprobs_whatever_shapes_the_sampling(llm: Any) -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param({"temperature": 0.7, "top_p": 0.9, "presence_penalty": 0.5, "seed": 3}, id="sampled"),
+        pytest.param({"logit_bias": {100: 3.0}, "repetition_penalty": 1.3}, id="greedy"),
+    ],
+)
+def test_surprisals_are_raw_logprobs_whatever_shapes_the_sampling(llm: Any, shape: dict[str, Any]) -> None:
     policy = {**REPEATING, "return_erased": True}
-    shaped = {"temperature": 0.7, "top_p": 0.9, "presence_penalty": 0.5, "seed": 3, "logprobs": 0}
+    shaped = {**shape, "logprobs": 0}
     for output in generate(llm, policy, PROMPTS[:2], **shaped):
         choice = output.outputs[0]
         logprobs = [c[t].logprob for c, t in zip(choice.logprobs, choice.token_ids, strict=True)]
