@@ -246,8 +246,8 @@ class HealingScheduler(AsyncScheduler):
         if computed is not None and not stopped:
             self._redraw(request, open_request)
             recomputed = self._surgery.requeue(request, computed)
-            if commit.reinserted:
-                recomputed += len(commit.draw.tokens)
+            if commit.reinserted:  # its last token would have been fed anyway, to begin the next segment
+                recomputed += len(commit.draw.tokens) - 1
         open_request.note_commit(commit, recomputed)
         return stopped
 

@@ -50,8 +50,7 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 12])
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize(("name", "batch"), [("plain", 1), *((name, 12) for name in PARAMETERS)])
 def test_forced_erasures_change_nothing(any_llm: Any, name: str, batch: int) -> None:
     params = PARAMETERS[name]() if callable(PARAMETERS[name]) else PARAMETERS[name]
     prompts = PROMPTS[:batch]
