@@ -65,6 +65,46 @@ TOUCHED: dict[str, tuple[str, ...]] = {
 }
 
 
+#: module -> class -> attributes that its constructor sets, read or written likewise.
+TOUCHED_ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
+    "vllm.v1.core.sched.scheduler": {
+        "Scheduler": (
+            "kv_cache_manager",
+            "structured_output_manager",
+            "requests",
+            "running",
+            "waiting",
+            "kv_holding_waiting",
+            "prev_step_scheduled_req_ids",
+            "reset_preempted_req_ids",
+            "grammar_compile_error_reqs",
+            "hash_block_size",
+        )
+    },
+    "vllm.v1.core.kv_cache_manager": {"KVCacheManager": ("coordinator",)},
+    "vllm.v1.request": {
+        "Request": (
+            "_output_token_ids",
+            "_all_token_ids",
+            "block_hashes",
+            "spec_token_ids",
+            "num_computed_tokens",
+            "num_in_flight_tokens",
+            "num_stale_output_tokens",
+            "drop_stale_output",
+            "num_output_placeholders",
+            "next_decode_eligible_step",
+            "stop_reason",
+            "structured_output_request",
+        )
+    },
+    "vllm.v1.engine.output_processor": {"RequestState": ("external_req_id", "request_index", "detokenizer", "queue")},
+    "vllm.v1.engine.detokenizer": {"BaseIncrementalDetokenizer": ("output_text", "stop_buffer_length")},
+    "vllm.v1.worker.gpu_model_runner": {"GPUModelRunner": ("requests", "sampler")},
+    "vllm.v1.worker.gpu_input_batch": {"InputBatch": ("num_logprobs", "generators", "req_id_to_index")},
+}
+
+
 def check_version(version: str) -> None:
     """Refuse a vLLM whose internals nobody has read.
 

@@ -52,8 +52,8 @@ class HealingScheduler(AsyncScheduler):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         compat.check_version(vllm.__version__)
+        super().__init__(*args, **kwargs)
         compat.refuse_unhealable(self.vllm_config, self.kv_cache_config)
         if not compat.worker_hooks_installed:
             raise EngineRefusal(

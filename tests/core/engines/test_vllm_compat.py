@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,20 @@ def test_every_name_touched_is_still_there(module: str, path: str) -> None:
         known = hasattr(target, part) or part in getattr(target, "__annotations__", {})
         assert known, f"vllm {vllm.__version__} moved {module}:{path}; read it anew and update vllm_compat"
         target = getattr(target, part, None)
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "name"),
+    [
+        (m, c, name)
+        for m, classes in compat.TOUCHED_ATTRIBUTES.items()
+        for c, names in classes.items()
+        for name in names
+    ],
+)
+def test_every_attribute_touched_is_still_set_by_its_constructor(module: str, owner: str, name: str) -> None:
+    source = inspect.getsource(getattr(importlib.import_module(module), owner).__init__)
+    assert re.search(rf"self\.{name}\b\s*[:=]", source), f"vllm {vllm.__version__} moved {module}:{owner}.{name}"
 
 
 def test_the_installed_vllm_is_supported() -> None:
