@@ -120,10 +120,19 @@ def serve(*flags: str, log: Path, env: Mapping[str, str] | None = None) -> Itera
 
 def refused(*flags: str, timeout: float = 90.0, env: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Run a start that must fail: its exit status and its standard error."""
-    done = subprocess.run(
-        command(*flags), capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}
+    process = subprocess.Popen(
+        command(*flags),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
     )
-    return done.returncode, done.stderr
+    try:
+        _, errors = process.communicate(timeout=timeout)
+    finally:
+        _kill_group(process.pid)  # one that starts after all must not outlive its test
+    return process.returncode, errors
 
 
 def _answers(url: str) -> bool:

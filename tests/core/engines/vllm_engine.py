@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 SCHEDULER = "e3rl_core.engines.vllm_scheduler.HealingScheduler"
 MAX_TOKENS = 60
@@ -79,8 +80,6 @@ def async_scheduling(enabled: bool) -> Iterator[None]:
 @contextmanager
 def engine(model: Path, *, in_flight: bool = True, **options: Any) -> Iterator[Any]:
     """A `vllm.LLM` with the healing scheduler, float32, in this process; gone afterwards."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     from vllm import LLM
     from vllm.distributed import cleanup_dist_env_and_memory
 
@@ -89,10 +88,11 @@ def engine(model: Path, *, in_flight: bool = True, **options: Any) -> Iterator[A
         "enforce_eager": True,
         "block_size": 32,
         "max_model_len": 512,
+        "kv_cache_memory_bytes": 1 << 30,
         "scheduler_cls": SCHEDULER,
         "additional_config": {"healing": {"mode": "off"}},
     }
-    with async_scheduling(in_flight):
+    with async_scheduling(in_flight), patch.dict(os.environ, VLLM_ENABLE_V1_MULTIPROCESSING="0"):
         llm = LLM(str(model), **{**defaults, **options})
         try:
             yield llm
