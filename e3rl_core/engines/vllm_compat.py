@@ -461,7 +461,7 @@ class TappedRequest:
 
 
 OutputTap = Callable[[TappedRequest, list[dict[str, Any]]], None]
-PolicyCheck = Callable[[Any, object], None]
+PolicyCheck = Callable[["VllmConfig", "SamplingParams"], None]
 
 _taps: list[OutputTap] = []
 _frontend_installed = False

@@ -16,7 +16,6 @@ from e3rl_core.engines import vllm_compat as compat
 from e3rl_core.errors import PolicyError
 from e3rl_core.events import BudgetOp, CommittedOp, ErasedOp, committed_op, dump_ops, erased_op
 from e3rl_core.healer import Commit, Erase, Healer, Limit
-from e3rl_core.policy import HealingPolicy
 from e3rl_core.profile import Defaults
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def check_settings(config: VllmConfig, params: SamplingParams) -> None:
         PolicyError: naming the field.
     """
     wanted = (params.extra_args or {}).get(compat.KEY)
-    policy = default_policy(config).updated(wanted)
+    policy = defaults_of(config).policy.updated(wanted)
     if policy.mode == "off":
         return
     if policy.uncertainty.signal != "surprisal":
@@ -63,13 +62,13 @@ def check_settings(config: VllmConfig, params: SamplingParams) -> None:
         raise PolicyError("healing.mode", f"'{policy.mode}' does not work with {', '.join(unworkable)}, use 'off'")
 
 
-def default_policy(config: VllmConfig) -> HealingPolicy:
-    """The deployment's policy; its profile file is read once, not once a request.
+def defaults_of(config: VllmConfig) -> Defaults:
+    """The deployment's defaults, for front end and scheduler alike; the profile file is read once, not per request.
 
     Raises:
         PolicyError, ProfileError: the deployment's settings are wrong.
     """
-    return _resolved(json.dumps(compat.settings_of(config), sort_keys=True)).policy
+    return _resolved(json.dumps(compat.settings_of(config), sort_keys=True, default=str))
 
 
 @functools.lru_cache(maxsize=4)

@@ -23,12 +23,11 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from e3rl_core.engines import vllm_compat as compat
-from e3rl_core.engines.vllm_request import OpenRequest, check_settings, unworkable_with
+from e3rl_core.engines.vllm_request import OpenRequest, check_settings, defaults_of, unworkable_with
 from e3rl_core.engines.vllm_text import RequestText
 from e3rl_core.errors import EngineRefusal, PolicyError
 from e3rl_core.healer import Commit, Erase, Healer, Verdict
 from e3rl_core.policy import HealingPolicy
-from e3rl_core.profile import Defaults
 from e3rl_core.threshold import GroupHistory
 
 logger = init_logger(f"vllm.{__name__}")
@@ -59,7 +58,7 @@ class HealingScheduler(AsyncScheduler):
             raise EngineRefusal(
                 "healing needs its vLLM plugin 'e3rl' in every process: add e3rl to VLLM_PLUGINS, or unset it"
             )
-        self.defaults = Defaults.resolve(compat.settings_of(self.vllm_config))
+        self.defaults = defaults_of(self.vllm_config)
         self._text = RequestText(self.vllm_config)
         self._surgery = compat.RequestSurgery(self)
         self._open: dict[str, OpenRequest] = {}
