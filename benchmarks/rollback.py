@@ -261,7 +261,7 @@ def _model(path: str | None) -> Path:
         if not Path(path).is_dir():
             raise BenchmarkError(f"--model {path}: there is no such folder")
         return Path(path)
-    from e3rl_server.models import embedded_model
+    from e3rl_core.embedded.model import embedded_model
 
     return embedded_model()
 

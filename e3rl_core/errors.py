@@ -5,7 +5,12 @@ E3RLError
 ├── ProfileError         a calibration profile cannot be read, or belongs to another model
 ├── EngineRefusal        this deployment cannot be healed (start-up exits non-zero, naming why)
 ├── ModelError           the model to serve cannot be found, verified or prepared
-└── EventError           an event stream is out of sequence or of a protocol this code does not know
+├── EventError           an event stream is out of sequence or of a protocol this code does not know
+└── TrainingError        a training run cannot start or go on
+    ├── RecipeError      a recipe has an unknown key, a wrong type, or settings that contradict each other
+    ├── DataError        the training data cannot be read, is empty, or lacks a column
+    ├── RewardError      a reward function raised, hung, or returned something that is no reward
+    └── CheckpointError  a checkpoint cannot be read, or belongs to another model or recipe
 """
 
 
@@ -38,3 +43,23 @@ class ModelError(E3RLError):
 
 class EventError(E3RLError):
     """An event is out of sequence, malformed, or of an unknown protocol version."""
+
+
+class TrainingError(E3RLError):
+    """A training run cannot start or go on."""
+
+
+class RecipeError(TrainingError):
+    """A recipe is wrong; the message names the key as the user wrote it, e.g. ``training.learning_rate``."""
+
+
+class DataError(TrainingError):
+    """Training data is missing, unreadable, empty, or has not the columns the recipe names."""
+
+
+class RewardError(TrainingError):
+    """A reward function raised, did not answer in time, or returned no number; the message names it."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is incomplete, or of another architecture or recipe than the run that resumes from it."""

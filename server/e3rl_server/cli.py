@@ -10,10 +10,12 @@ from e3rl_core import __version__
 USAGE = """\
 usage: e3rl serve [MODEL] [--healing off|shadow|on] [--healing-preset paper|responsive] [--profile FILE]
                   [--healing-log DIR] [--healing-log-text] [any `vllm serve` flag]
+       e3rl train RECIPE [--set KEY=VALUE] [--resume] [--dry-run]
        e3rl --version
 
-Serves MODEL (a folder, or a name on the Hugging Face hub; an embedded small one by default) over the OpenAI API, with
-a model that erases and redraws its own uncertain segments. `e3rl serve --help` tells more.
+serve   serves MODEL (a folder, or a name on the Hugging Face hub; an embedded small one by default) over the OpenAI
+        API, with a model that erases and redraws its own uncertain segments. `e3rl serve --help` tells more.
+train   trains a model with such rollouts and leaves a checkpoint to serve. `e3rl train --help` tells more.
 """
 
 
@@ -25,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from e3rl_server.serve import serve
 
             return serve(rest)
+        case ["train", *rest]:
+            from e3rl_training.cli import main as train
+
+            return train(rest)
         case ["--version" | "-V"]:
             sys.stdout.write(f"e3rl {__version__}\n")
             return 0
@@ -35,5 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write(USAGE)
             return 2
         case _:
-            sys.stderr.write(f"e3rl: error: unknown command {arguments[0]!r}: use `e3rl serve` or `e3rl --help`\n")
+            sys.stderr.write(
+                f"e3rl: error: unknown command {arguments[0]!r}: use `e3rl serve`, `e3rl train` or `e3rl --help`\n"
+            )
             return 2

@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from e3rl_core.embedded.model import MODEL_NAME, embedded_model
 from e3rl_core.errors import E3RLError
 from e3rl_core.profile import Profile
 from e3rl_server import banner, preflight
 from e3rl_server.deployment import SCHEDULER, Healing, add_flags, decide
 from e3rl_server.memory import available_memory
-from e3rl_server.models import MODEL_NAME, embedded_model
 from e3rl_server.plugins import plugin_names
 from e3rl_server.startup import Failures, one_line, recorded_failures
 

@@ -11,7 +11,7 @@ os.environ.setdefault("VLLM_PLUGINS", "")  # an allowlist that matches nothing
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from e3rl_server.models import embedded_model
+from e3rl_core.embedded.model import embedded_model
 
 if __name__ == "__main__":
     parser = FlexibleArgumentParser()

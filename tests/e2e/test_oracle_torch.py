@@ -49,7 +49,7 @@ def model_folder() -> Path:
     named = os.environ.get("E3RL_TEST_MODEL")
     if named:
         return Path(named)
-    from e3rl_server.models import embedded_model
+    from e3rl_core.embedded.model import embedded_model
 
     return embedded_model()
 

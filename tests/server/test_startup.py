@@ -1,8 +1,7 @@
-"""Small parts of a start: plugin names, failure reports, memory, ports, the banner, the progress bar."""
+"""Small parts of a start: plugin names, failure reports, memory, ports, the banner."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -17,15 +16,9 @@ from e3rl_server.banner import banner, url_of
 from e3rl_server.deployment import Healing
 from e3rl_server.memory import available_memory
 from e3rl_server.plugins import plugin_names
-from e3rl_server.progress import ProgressBar
 from e3rl_server.startup import recorded_failures, register
 
 GIB = preflight.GIB
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_other_peoples_plugins_stay_named() -> None:
@@ -148,27 +141,6 @@ def test_the_banner_never_shows_a_key() -> None:
 def test_the_banners_curl_is_valid_json() -> None:
     text = banner("m", Healing("off", "asked", "none", None, {}, None), "http://h:1")
     assert json.loads(text.split(" -d '")[1].rstrip("'\n"))["model"] == "m"
-
-
-def test_progress_on_a_terminal_is_redrawn() -> None:
-    terminal = Terminal()
-    with ProgressBar("Work", 2, terminal) as bar:
-        bar.begin("one")
-        bar.begin("two")
-    assert "one" in terminal.getvalue()
-    assert terminal.getvalue().count("\n") == 1
-
-
-def test_progress_in_a_log_is_two_lines() -> None:
-    def work(bar: ProgressBar) -> None:
-        with bar:
-            bar.begin("one")
-            raise OSError("full")
-
-    log = io.StringIO()
-    with pytest.raises(OSError, match="full"):
-        work(ProgressBar("Work", 2, log))
-    assert [line.split("] ")[1].split()[0] for line in log.getvalue().splitlines()] == ["starting", "failed"]
 
 
 def test_the_failure_file_is_forgotten() -> None:

@@ -14,7 +14,7 @@ from tests.core.engines import vllm_engine
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The embedded SmolLM2-135M-Instruct, converted."""
-    from e3rl_server.models import embedded_model
+    from e3rl_core.embedded.model import embedded_model
 
     return embedded_model()
 

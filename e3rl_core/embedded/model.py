@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from e3rl_core.embedded import dequantise
+from e3rl_core.embedded.progress import ProgressBar
 from e3rl_core.errors import ModelError
-from e3rl_server import dequantise
-from e3rl_server.progress import ProgressBar
+from e3rl_core.paths import cache_folder
 
 MODEL_NAME = "smollm2-135m-instruct"
 
@@ -36,14 +37,6 @@ _FORMAT = 1
 
 Convert = Callable[[Path, Path], None]
 """Turns a GGUF file into a folder of model files."""
-
-
-def cache_folder() -> Path:
-    """Where prepared models live: ``$E3RL_CACHE``, else ``e3rl`` in the user's cache folder."""
-    if own := os.environ.get("E3RL_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "e3rl"
 
 
 def embedded_model(cache: Path | None = None, convert: Convert | None = None) -> Path:
@@ -138,7 +131,7 @@ def _publish(scratch: Path, target: Path) -> Path:
 
 
 def _dequantise(source: Path, target: Path) -> None:
-    """Run `e3rl_server.dequantise`, showing its steps.
+    """Run `e3rl_core.embedded.dequantise`, showing its steps.
 
     Raises:
         ModelError: with the last thing it said.

@@ -1,4 +1,4 @@
-"""GGUF to bf16 safetensors, in a process of its own: `python -m e3rl_server.dequantise FILE.gguf FOLDER`.
+"""GGUF to bf16 safetensors, in a process of its own: `python -m e3rl_core.embedded.dequantise FILE.gguf FOLDER`.
 
 Its own process, so that the server starts without the converter's memory, threads and log settings. Each line it
 prints names the step that begins.

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from e3rl_core.embedded import model as models
+from e3rl_core.embedded.model import embedded_model, is_intact
 from e3rl_core.errors import ModelError
-from e3rl_server import models
-from e3rl_server.models import cache_folder, embedded_model, is_intact
+from e3rl_core.paths import cache_folder
 
 
 @pytest.fixture(autouse=True)
