@@ -73,12 +73,13 @@ def test_a_spread_of_nothing_is_refused() -> None:
 
 def test_overhead_pairs_its_ratios_within_a_repeat() -> None:
     def record(repeat: int, machine: float) -> dict[str, Any]:
-        speeds = {"stock": 100 * machine, "committed": 98 * machine, "live": 90 * machine}
+        speeds = {"stock": 100 * machine, "off": 99 * machine, "committed": 98 * machine, "live": 90 * machine}
         firsts = {"stock": 0.2 / machine, "live": 0.21 / machine}
         return {"repeat": repeat, "streams": 8, "tokens_per_second": speeds, "first_token_seconds": firsts}
 
     found = overhead.summarise([record(0, 1.0), record(1, 0.5), record(2, 2.0)])
-    assert found["ratios"] == {"throughput": {"8": 0.98}, "throughput_live": {"8": 0.9}, "first_token": {"8": 1.05}}
+    throughput = {"throughput_off": {"8": 0.99}, "throughput": {"8": 0.98}, "throughput_live": {"8": 0.9}}
+    assert found["ratios"] == {**throughput, "first_token": {"8": 1.05}}
     assert found["intervals"]["throughput"]["8"]["extremes"] == [0.98, 0.98]
 
 
