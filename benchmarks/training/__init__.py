@@ -1,0 +1,1 @@
+"""What training with erasable rollouts brings and costs."""

@@ -1,0 +1,53 @@
+"""The statistics of the training comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.training.__main__ import interval, summarise, tokens_to
+from benchmarks.training.memory import fit
+
+
+def result(arm: str, seed: int, sampled: float, **more: Any) -> dict[str, Any]:
+    points = [{"tokens": 0.0, "sampled": 0.4}, {"tokens": 100.0, "sampled": sampled}]
+    same = {"policy": "modchain-s1", "greedy": sampled, "erase_precision": None, "erase_recall": None}
+    more = {"zero_variance": 0.1, "erased_share": 0.2, "training_seconds": 1.0, "peak_mib": 100, **more}
+    return {"arm": arm, "seed": seed, "sampled": sampled, "points": points, **same, **more}
+
+
+def test_students_interval() -> None:
+    """Of 1, 2, 3: standard error 1 / sqrt 3, times 4.303 at two degrees of freedom."""
+    found = interval([1.0, 2.0, 3.0])
+    assert found["mean"] == 2.0
+    assert found["half_width"] == pytest.approx(2.4843, abs=1e-3)
+    assert interval([1.0])["half_width"] is None
+
+
+@pytest.mark.parametrize(("target", "expected"), [(0.5, 50.0), (0.6, 100.0), (0.7, 250.0), (0.9, None)])
+def test_tokens_to_a_target_lie_on_the_line_between_points(target: float, expected: float | None) -> None:
+    points = [(0.0, 0.4), (100.0, 0.6), (200.0, 0.6), (300.0, 0.8)]
+    found = tokens_to([{"tokens": t, "sampled": s} for t, s in points], target)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_differences_are_paired_by_seed() -> None:
+    runs = [result("grpo", seed, 0.5 + seed / 10) for seed in range(3)]
+    runs += [result("unbiased", seed, 0.6 + seed / 10 + seed / 1000) for seed in range(3)]
+    found = summarise(runs)["modchain-s1"]
+    assert found["unbiased"]["sampled_minus_grpo"]["mean"] == pytest.approx(0.101)
+    assert found["unbiased"]["sampled_minus_grpo"]["significant"]
+    assert "sampled_minus_grpo" not in found["grpo"]
+    assert found["grpo"]["tokens_to_target"]["reached"] == 2
+
+
+def test_what_varies_is_not_significant() -> None:
+    runs = [result("grpo", seed, 0.5) for seed in range(3)]
+    runs += [result("unbiased", seed, value) for seed, value in enumerate((0.3, 0.9, 0.5))]
+    assert not summarise(runs)["modchain-s1"]["unbiased"]["sampled_minus_grpo"]["significant"]
+
+
+def test_a_straight_line_is_fitted() -> None:
+    found = fit([1.0, 2.0, 3.0], [12.0, 14.0, 16.0])
+    assert found == pytest.approx({"slope": 2.0, "intercept": 10.0, "r_squared": 1.0})
