@@ -11,13 +11,15 @@ installed vLLM and fails with the name that moved.
     worker       install_worker_hooks      a resumed request gets its redraw's sampling parameters (model runner V1);
                                            the surprisal alone, without full-vocabulary ranks
     API          install_frontend_hooks    bad healing settings are a 400; ops are taken off outputs, in order
+    trainer      in_process_scheduler      a new profile every step
+    trainer      reload_weights            new weights every step
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,8 @@ KEY = "healing"
 
 #: module -> (attribute paths) read or replaced here or in `vllm_scheduler`.
 TOUCHED: dict[str, tuple[str, ...]] = {
+    "vllm.distributed": ("cleanup_dist_env_and_memory",),
+    "vllm.distributed.parallel_state": ("destroy_model_parallel",),
     "vllm.v1.core.sched.async_scheduler": ("AsyncScheduler",),
     "vllm.v1.core.sched.scheduler": (
         "Scheduler.schedule",
@@ -60,7 +64,9 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "vllm.v1.engine.input_processor": ("InputProcessor._validate_params",),
     "vllm.v1.engine.output_processor": ("OutputProcessor.process_outputs", "RequestState"),
     "vllm.v1.engine.detokenizer": ("BaseIncrementalDetokenizer.decode_next", "FastIncrementalDetokenizer"),
+    "vllm.v1.engine.core_client": ("InprocClient.shutdown",),
     "vllm.v1.worker.gpu_model_runner": ("GPUModelRunner._update_states",),
+    "vllm.v1.worker.gpu_worker": ("Worker.reload_weights",),
     "vllm.v1.sample.sampler": ("Sampler.forward",),
 }
 
@@ -100,6 +106,10 @@ TOUCHED_ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "vllm.v1.engine.output_processor": {"RequestState": ("external_req_id", "request_index", "detokenizer", "queue")},
     "vllm.v1.engine.detokenizer": {"BaseIncrementalDetokenizer": ("output_text", "stop_buffer_length")},
+    "vllm.entrypoints.llm": {"LLM": ("llm_engine",)},
+    "vllm.v1.engine.llm_engine": {"LLMEngine": ("engine_core",)},
+    "vllm.v1.engine.core_client": {"InprocClient": ("engine_core",)},
+    "vllm.v1.engine.core": {"EngineCore": ("scheduler",)},
     "vllm.v1.worker.gpu_model_runner": {"GPUModelRunner": ("requests", "sampler")},
     "vllm.v1.worker.gpu_input_batch": {"InputBatch": ("num_logprobs", "generators", "req_id_to_index")},
 }
@@ -556,3 +566,42 @@ def take_ops(output: Any) -> list[dict[str, Any]]:
     ops: list[dict[str, Any]] = params.pop(KEY)
     output.kv_transfer_params = params or None
     return ops
+
+
+# --- training process: the whole engine is in it --------------------------------------------------------------------
+
+
+def in_process_scheduler(llm: Any) -> Any:
+    """The scheduler of a `vllm.LLM` whose engine runs in this process.
+
+    Raises:
+        EngineRefusal: the engine has a process of its own.
+    """
+    core = getattr(llm.llm_engine.engine_core, "engine_core", None)
+    if core is None:
+        raise EngineRefusal("vLLM started its engine in another process: set VLLM_ENABLE_V1_MULTIPROCESSING=0")
+    return core.scheduler
+
+
+def reload_weights(llm: Any, weights: Iterable[tuple[str, Any]]) -> None:
+    """Replace the weights in place; `weights` are all of them, under their checkpoint's names, tied ones twice.
+
+    The model's own `load_weights` would not do: on CPUs layers keep packed copies of their weights and nothing else,
+    and these have to be made anew. KV in the prefix cache is the caller's to forget.
+    """
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+
+
+def shut_down(llm: Any, *, with_process_group: bool) -> None:
+    """Stop an engine that runs in this process, and vLLM's part of torch.distributed; `with_process_group`: all of it.
+
+    `llm` is of no use afterwards.
+    """
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.distributed.parallel_state import destroy_model_parallel
+
+    llm.llm_engine.engine_core.shutdown()
+    if with_process_group:
+        cleanup_dist_env_and_memory()
+    else:
+        destroy_model_parallel()

@@ -28,6 +28,7 @@ from e3rl_core.engines.vllm_text import RequestText
 from e3rl_core.errors import EngineRefusal, PolicyError
 from e3rl_core.healer import Commit, Erase, Healer, Verdict
 from e3rl_core.policy import HealingPolicy
+from e3rl_core.profile import Profile
 from e3rl_core.threshold import GroupHistory
 
 logger = init_logger(f"vllm.{__name__}")
@@ -69,6 +70,10 @@ class HealingScheduler(AsyncScheduler):
         self._in_grammar: set[str] = set()
         self._accept_tokens = compat.gate_grammar(self, self._grammar_verdict)
         compat.cap_prefix_cache(self, self._frontier)
+
+    def set_profile(self, profile: Profile | None) -> None:
+        """Score requests that arrive from now on against this profile; None: against the default prior."""
+        self.defaults = self.defaults.model_copy(update={"profile": profile})
 
     # --- requests come and go -----------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Starting policies for the mod-chain task: a tiny Llama, warmed up with supervision, in two states [ours].
 
-    modchain-s1  trained on solutions in which 12 % of the steps are wrong: it knows the task, and sampling trips it
+    modchain-s1  trained on solutions in which 16 % of the steps are wrong: it knows the task, and sampling trips it
                  (greedy right, sampled often wrong: execution noise)
-    modchain-s2  trained on clean solutions and stopped early: what it lacks is knowledge
+    modchain-s2  trained on clean solutions until greedy decoding solves half: what it lacks is knowledge
 
 Both are plain Hugging Face folders with a head size that vLLM serves.
 """
@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from e3rl_core.engines.torch_rollout import rollout
 from e3rl_core.policy import HealingPolicy
-from e3rl_training.modchain import ALPHABET, OPERATORS, STEP_TOKENS, Problem, accuracy
+from e3rl_training.modchain import ALPHABET, OPERATORS, STEP_TOKENS, Problem, accuracy, problems
 
 _PAD, _EOS = 0, 1
 _SPECIAL = {"<pad>": _PAD, "<eos>": _EOS}
@@ -39,8 +39,11 @@ class WarmUp:
 
     noise: float
     """Share of steps whose result is a wrong digit; what follows goes on from it."""
-    updates: int
-    batch: int = 256
+    updates: int = 600
+    """At most."""
+    solves: float | None = None
+    """Greedy accuracy at which training stops, if any."""
+    batch: int = 64
     steps: int = 6
     """Of a chain."""
     learning_rate: float = 2e-3
@@ -48,9 +51,11 @@ class WarmUp:
 
 #: The built-in starting policies, by the name a recipe calls them.
 POLICIES = {
-    "modchain-s1": WarmUp(noise=0.12, updates=1200),
-    "modchain-s2": WarmUp(noise=0.0, updates=500),
+    "modchain-s1": WarmUp(noise=0.16),
+    "modchain-s2": WarmUp(noise=0.0, solves=0.5),
 }
+#: Greedy accuracy is looked at every so many updates, on so many problems.
+_LOOK, _LOOKED_AT = 10, 100
 
 
 def make_tokenizer() -> Any:
@@ -110,8 +115,9 @@ def warm_up(spec: WarmUp, seed: int) -> Any:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: min(1.0, update / 50) * 0.5 * (1 + math.cos(math.pi * update / spec.updates))
     )
+    watched = problems(_LOOKED_AT, steps=spec.steps, seed=-1)
     model.train()
-    for _ in tqdm(range(spec.updates), desc="warming up the starting policy", unit="update", leave=False):
+    for update in tqdm(range(spec.updates), desc="warming up the starting policy", unit="update", leave=False):
         ids, labels = examples(spec, stream)
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
@@ -119,6 +125,12 @@ def warm_up(spec: WarmUp, seed: int) -> Any:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        if (
+            spec.solves is not None
+            and update % _LOOK == 0
+            and sampled_accuracy(model, watched, temperature=0.0, seed=0) >= spec.solves
+        ):
+            break
     return model.eval()
 
 

@@ -1,0 +1,323 @@
+"""Rollouts from our vLLM scheduler, in the trainer's own process: fast sampling, new weights every step.
+
+The engine's op log says everything that a `Rollout` holds: each draw's tokens, raw log-probabilities, score, threshold
+and verdict. It does not say log-probabilities at another temperature than 1, so that one is refused.
+
+What differs from the torch engine:
+  - siblings of one group share their statistics (F4) only with those of the same policy: in vLLM a group is one request
+    with n > 1, and a request has one policy. So plain rows do not count for those that erase, nor the other way round
+  - a row's random stream is a different one, and numbers differ by rounding: rollouts repeat within an engine, not
+    across the two
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from vllm import LLM, SamplingParams
+
+from e3rl_core.engines import vllm_compat as compat
+from e3rl_core.engines import vllm_scheduler
+from e3rl_core.engines.torch_rollout import Rollout, RolloutDraw
+from e3rl_core.errors import PolicyError, RecipeError, TrainingError
+from e3rl_core.events import BudgetOp, CommittedOp, ErasedOp, load_ops
+from e3rl_core.healer import Totals
+from e3rl_core.policy import HealingPolicy
+from e3rl_core.profile import Profile
+from e3rl_core.uncertainty import Uncertainty
+
+#: The one temperature at which a raw log-probability is the one that was sampled with.
+_TEMPERATURE: Final = 1.0
+
+#: What makes the engine ours; no setting of a recipe changes it.
+_OURS: Final[dict[str, Any]] = {
+    "scheduler_cls": vllm_scheduler.HealingScheduler,
+    "additional_config": {compat.KEY: {"mode": "off"}},
+}
+#: vLLM warns at every load that rotary embeddings, which have no weights, got none.
+_QUIET: Final[dict[str, Any]] = {"log_level": "ERROR", "use_tqdm_on_load": False}
+_MEMORY_SETTINGS: Final = ("gpu_memory_utilization", "kv_cache_memory_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Rows that vLLM samples as one request: one prompt, one policy, statistics shared."""
+
+    prompt: tuple[int, ...]
+    policy: HealingPolicy
+    rows: tuple[int, ...]
+
+
+class VllmRollouts:
+    """Rollouts of a vLLM engine in this process. One training process, one engine, one device.
+
+    `engine_settings` are those of `vllm.LLM`. Unless they say otherwise the KV cache gets 1 GiB on CPUs, and the whole
+    engine 30 % of a GPU's memory, because the trainer lives there too; CPUs run eagerly, without a compiler. `dtype`
+    is the model's own: let it be the trainer's, or its log-probabilities are not those that were sampled with.
+
+    Raises:
+        RecipeError: a temperature other than 1, more than one training process, or settings that vLLM does not take.
+        EngineRefusal: a deployment that cannot be healed.
+    """
+
+    def __init__(
+        self, model: str, *, temperature: float, top_p: float, eos_ids: Sequence[int], **engine_settings: Any
+    ) -> None:
+        if temperature != _TEMPERATURE:
+            raise RecipeError(
+                f"training.temperature: is {temperature}, vLLM rollouts know {_TEMPERATURE} alone (the engine reports "
+                "raw log-probabilities); use rollout_engine: torch"
+            )
+        _refuse_ranks()
+        self._top_p = top_p
+        self._eos_ids = list(eos_ids)
+        self._group_is_ours = not torch.distributed.is_initialized()
+        vllm_scheduler.register()
+        settings = {**_QUIET, **_defaults(engine_settings), **engine_settings, **_OURS}
+        with _in_this_process():
+            try:
+                self._llm = LLM(model, **settings)
+            except (TypeError, ValueError) as error:
+                raise RecipeError(f"training.vllm_settings: {' '.join(str(error).split())[:300]}") from error
+        self._scheduler = compat.in_process_scheduler(self._llm)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        policies: Sequence[HealingPolicy],
+        *,
+        groups: Sequence[int],
+        max_tokens: int,
+        profile: Profile | None,
+        seed: int,
+    ) -> list[Rollout]:
+        """One response per prompt, (_B,); rows of one group, prompt and policy share their statistics (F4).
+
+        Log-probabilities are those before top-p. Every row draws from a random stream of its own: seed + its row,
+        where the rows of each request stand side by side.
+
+        Raises:
+            PolicyError: a policy asks for what the engine does not report.
+            RecipeError: `max_model_len` is too short for a prompt and `max_tokens`.
+        """
+        for policy in set(policies):
+            _refuse_unreported(policy)
+        self._check_room(prompts, max_tokens)
+        self._scheduler.set_profile(profile)
+        self._forget_prefixes()
+        requests = _requests(prompts, policies, groups)
+        params = []
+        first = seed
+        for request in requests:
+            params.append(self._params(request, max_tokens, first))
+            first += len(request.rows)
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(request.prompt)} for request in requests], params, use_tqdm=False
+        )
+        rollouts: dict[int, Rollout] = {}
+        for request, output in zip(requests, outputs, strict=True):
+            logs = getattr(output, "healing", [[] for _ in request.rows])  # none where nothing is scored
+            for row, choice, log in zip(request.rows, output.outputs, logs, strict=True):
+                rollouts[row] = _rollout(len(request.prompt), choice, log)
+        return [rollouts[row] for row in range(len(prompts))]
+
+    def load_weights(self, model: Any) -> None:
+        """Sample from this Hugging Face model from now on. Adapters (PEFT) are merged for the time of the call.
+
+        Weights that are sharded over processes (FSDP, ZeRO-3) are not gathered.
+        """
+        with _whole_weights(model) as weights:
+            compat.reload_weights(self._llm, weights.items())
+
+    def close(self) -> None:
+        """Give back the engine's memory, and vLLM's process group if nobody had one before."""
+        del self._scheduler
+        compat.shut_down(self._llm, with_process_group=self._group_is_ours)
+        del self._llm
+        gc.collect()
+
+    def _params(self, request: _Request, max_tokens: int, seed: int) -> SamplingParams:
+        policy = request.policy.model_copy(update={"return_erased": True, "stream": "committed"})
+        return SamplingParams(
+            n=len(request.rows),
+            temperature=_TEMPERATURE,
+            top_p=self._top_p,
+            max_tokens=max_tokens,
+            seed=seed,
+            ignore_eos=True,  # the model's own list of them: a response ends with `eos_ids`, and no others
+            stop_token_ids=self._eos_ids,
+            detokenize=False,
+            logprobs=0 if policy.mode == "off" else None,  # else the op log has them
+            extra_args={compat.KEY: policy.model_dump(mode="json")},
+        )
+
+    def _check_room(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+        longest = max(map(len, prompts), default=0)
+        room = self._llm.model_config.max_model_len
+        if longest + max_tokens > room:
+            raise RecipeError(
+                f"training.vllm_settings.max_model_len: is {room}, a prompt of {longest} tokens and a response of "
+                f"{max_tokens} need {longest + max_tokens}"
+            )
+
+    def _forget_prefixes(self) -> None:
+        """What is cached was computed with older weights; and a call must not depend on those before it."""
+        if not self._llm.reset_prefix_cache():
+            raise TrainingError("vLLM rollouts: requests of an earlier, interrupted call are still open; start anew")
+
+
+def _refuse_ranks() -> None:
+    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if ranks > 1:
+        raise RecipeError(
+            f"training.rollout_engine: vLLM rollouts know one training process, this run has {ranks}; use 'torch'"
+        )
+
+
+def _refuse_unreported(policy: HealingPolicy) -> None:
+    """Refuse what the op log does not report, and what the loss could then not score."""
+    erases = policy.mode == "on"
+    wrong = {
+        "uncertainty.signal": (policy.uncertainty.signal != "surprisal", "vLLM reports surprisals only"),
+        "scope": (policy.scope != "all", "what lies outside the scope would not be reported"),
+        "keep": (erases and policy.keep != "last", "the draw it throws away would not be reported"),
+        "retry.temperature": (
+            erases and policy.retry.temperature_for(_TEMPERATURE) != _TEMPERATURE,
+            f"vLLM rollouts know temperature {_TEMPERATURE} alone",
+        ),
+    }
+    for setting, (applies, why) in wrong.items():
+        if applies and policy.mode != "off":
+            raise PolicyError(f"training.healing.{setting}", f"{why}; leave it out, or use rollout_engine: torch")
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Where vLLM's own do not fit: it has not the machine to itself, and CPUs need no compiler to run eagerly."""
+    on_gpu = torch.cuda.is_available()
+    defaults: dict[str, Any] = {"enforce_eager": not on_gpu}
+    if not any(name in given for name in _MEMORY_SETTINGS):
+        defaults |= {"gpu_memory_utilization": 0.3} if on_gpu else {"kv_cache_memory_bytes": 1 << 30}
+    return defaults
+
+
+@contextmanager
+def _in_this_process() -> Iterator[None]:
+    """Have vLLM start its engine here, where weights can be handed over.
+
+    It seeds every random stream of the process when it starts; the trainer's go on where they were.
+    """
+    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
+    before = os.environ.get(name)
+    states = random.getstate(), np.random.get_state()
+    os.environ[name] = "0"
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _requests(
+    prompts: Sequence[Sequence[int]], policies: Sequence[HealingPolicy], groups: Sequence[int]
+) -> list[_Request]:
+    """Rows of one group, policy and prompt together, in the order of their first rows."""
+    rows: dict[tuple[int, HealingPolicy, tuple[int, ...]], list[int]] = {}
+    for row, key in enumerate(zip(groups, policies, map(tuple, prompts), strict=True)):
+        rows.setdefault(key, []).append(row)
+    return [_Request(prompt, policy, tuple(found)) for (_, policy, prompt), found in rows.items()]
+
+
+@contextmanager
+def _whole_weights(model: Any) -> Iterator[dict[str, torch.Tensor]]:
+    """The model's weights under the names of its checkpoint, adapters merged in as long as this is open.
+
+    Merged weights are put back from a copy: taking an adapter out again would round, a bit more every step.
+    """
+    if not hasattr(model, "merge_adapter"):
+        yield model.state_dict()
+        return
+    base = model.get_base_model()
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items() if ".base_layer." in name}
+    model.merge_adapter()
+    try:
+        yield {
+            name.replace(".base_layer.", ".").replace(f".modules_to_save.{model.active_adapter}.", "."): tensor
+            for name, tensor in base.state_dict().items()
+            if model.prefix not in name and ".original_module." not in name
+        }
+    finally:
+        model.unmerge_adapter()
+        merged = base.state_dict()
+        for name, tensor in before.items():
+            merged[name].copy_(tensor)
+
+
+def _rollout(prompt_length: int, choice: Any, log: list[dict[str, Any]]) -> Rollout:
+    """One response from vLLM's `CompletionOutput` and its op log."""
+    tokens: list[int] = []
+    logprobs: list[float] = []
+    draws: list[RolloutDraw] = []
+    totals = Totals()
+    recomputed = 0
+    for op in load_ops(log):
+        if isinstance(op, BudgetOp):
+            totals.exhausted.add(op.budget)
+        elif isinstance(op, ErasedOp | CommittedOp):
+            draw = _draw(op, start=len(tokens))
+            draws.append(draw)
+            recomputed += op.recomputed
+            if draw.kept:
+                tokens += draw.tokens
+                logprobs += draw.logprobs
+                totals.segments += 1
+                totals.committed_tokens += len(draw.tokens)
+            else:
+                totals.erasures += 1
+                totals.erased_tokens += len(draw.tokens)
+    if not log:
+        tokens = list(choice.token_ids)
+        logprobs = [entry[token].logprob for entry, token in zip(choice.logprobs, tokens, strict=True)]
+    assert tokens == list(choice.token_ids), "the op log and the response differ"
+    assert choice.finish_reason in ("stop", "length"), choice.finish_reason
+    return Rollout(
+        tokens=tuple(tokens),
+        surprisals=tuple(-logprob for logprob in logprobs),
+        logprobs=tuple(logprobs),
+        draws=tuple(draws),
+        finish=choice.finish_reason,
+        totals=totals,
+        # The prompt counts in full, whether or not the prefix cache had a part of it from a sibling.
+        forward_tokens=prompt_length + len(tokens) + totals.erased_tokens + recomputed - 1,
+    )
+
+
+def _draw(op: ErasedOp | CommittedOp, start: int) -> RolloutDraw:
+    assert op.token_ids is not None
+    assert op.logprobs is not None
+    score = op.uncertainty
+    return RolloutDraw(
+        segment=op.segment,
+        attempt=op.attempt,
+        start=start,
+        tokens=tuple(op.token_ids),
+        surprisals=tuple(-logprob for logprob in op.logprobs),
+        logprobs=tuple(op.logprobs),
+        temperature=_TEMPERATURE,
+        uncertainty=Uncertainty(score.u, score.mean, score.max, score.slope),
+        threshold=op.threshold,
+        kept=isinstance(op, CommittedOp),
+        reason=op.reason,
+        limit=op.limit if isinstance(op, CommittedOp) else None,
+    )
