@@ -7,15 +7,18 @@ from importlib import metadata
 from typing import Any
 
 import pytest
+from transformers import Trainer
 from trl import GRPOTrainer
 
 from e3rl_training.trainer import TOUCHED, E3RLTrainer
 
-#: Set by `GRPOTrainer.__init__`, not on the class.
+#: Set by `GRPOTrainer.__init__` or its base, not on the class.
 _SET_BY_INIT = {
     "_metrics",
     "_tokenizer",
     "eos_token_ids",
+    "is_deepspeed_enabled",
+    "is_fsdp_enabled",
     "mask_truncated_completions",
     "max_completion_length",
     "num_generations",
@@ -37,7 +40,7 @@ def test_methods(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(_SET_BY_INIT))
 def test_attributes(name: str) -> None:
-    assert f"self.{name} = " in inspect.getsource(GRPOTrainer.__init__)
+    assert f"self.{name} = " in inspect.getsource(GRPOTrainer.__init__) + inspect.getsource(Trainer)
 
 
 def test_everything_private_that_is_used_is_listed() -> None:

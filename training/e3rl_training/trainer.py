@@ -22,13 +22,14 @@ from typing import Any, Final
 
 import torch
 from accelerate.utils import gather_object
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
 from e3rl_core.calibration import Calibrator
 from e3rl_core.engines.torch_rollout import Rollout
-from e3rl_core.errors import CheckpointError
+from e3rl_core.errors import CheckpointError, RecipeError
 from e3rl_core.policy import HealingPolicy
 from e3rl_core.segmentation import boundary_table
 from e3rl_training import continuation
@@ -56,6 +57,8 @@ TOUCHED: Final = (
     "_tokenizer",
     "compute_loss",
     "eos_token_ids",
+    "is_deepspeed_enabled",
+    "is_fsdp_enabled",
     "mask_truncated_completions",
     "max_completion_length",
     "num_generations",
@@ -84,6 +87,9 @@ class E3RLTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose rollouts erase. Takes what `GRPOTrainer` takes, with an `E3RLConfig`.
 
     `make_rollouts(trainer)` may bring an engine of its own; by default the model being trained samples.
+
+    Raises:
+        RecipeError: the model would be sharded over ranks.
     """
 
     def __init__(
@@ -105,7 +111,16 @@ class E3RLTrainer(GRPOTrainer):  # type: ignore[misc]
         self._batch: _Batch | None = None
         self._rewards: torch.Tensor | None = None
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, rollout_func=_roll, **kwargs)
+        self._refuse_shards()
         self.rollouts = (make_rollouts or _torch_rollouts)(self)
+
+    def _refuse_shards(self) -> None:
+        """Ranks erase at their own times; a sharded model's forward passes want all of them at once."""
+        if self.is_fsdp_enabled or (self.is_deepspeed_enabled and is_deepspeed_zero3_enabled()):
+            raise RecipeError(
+                "training: FSDP and ZeRO-3 shard the model, and rollouts need it whole on every rank; "
+                "use plain data parallelism or ZeRO-2, with model.lora or gradient_checkpointing to save memory"
+            )
 
     # --- sampling -----------------------------------------------------------------------------------------------------
 
