@@ -30,7 +30,7 @@ class CreditRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    mode: CreditMode = Field("unbiased", description="F10: what erased draws learn from [ours].")
+    mode: CreditMode = Field("contrastive", description="F10: what erased draws learn from [ours].")
     alpha: float = Field(0.25, ge=0.0, le=0.5, description="F10: weight of the contrast, mode contrastive [ours].")
     gate: Literal["positive", "one"] = Field(
         "positive", description="F10: g, the contrast's scale: max(A, 0), or 1 whatever the reward [ours]."

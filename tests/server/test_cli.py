@@ -169,3 +169,10 @@ def test_too_little_memory_names_the_flag(model: Path) -> None:
 
     with pytest.raises(MemoryShortage, match="--kv-cache-memory-bytes"):
         settled(str(model), "--kv-cache-memory-bytes", "9000G")
+
+
+def test_train_is_the_training_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    import e3rl_training.cli
+
+    monkeypatch.setattr(e3rl_training.cli, "main", lambda argv: len(argv))
+    assert main(["train", "recipe.yaml", "--dry-run"]) == 2
