@@ -81,6 +81,7 @@ def step(arm: str, length: int) -> dict[str, float]:
             save_strategy="no",
             logging_steps=1,
             disable_tqdm=True,
+            gradient_checkpointing=False,  # on, activations would hardly grow with length, and other peaks hide them
             healing={"segment": {"tokens": SEGMENT}, "schedule": [1, 0]},
             credit={"mode": "unbiased"},
             plain_fraction=ARMS[arm],
