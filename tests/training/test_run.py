@@ -14,6 +14,7 @@ from e3rl_core.errors import CheckpointError, DataError, RecipeError
 from e3rl_core.profile import PROFILE_NAME, Profile, fingerprint
 from e3rl_training import callbacks, models, report, run
 from e3rl_training.recipe import SHIPPED, Recipe
+from e3rl_training.trainer import UNFINISHED
 
 
 @pytest.fixture
@@ -60,6 +61,8 @@ def test_what_a_run_leaves(recipe_data: dict[str, Any], tmp_path: Path) -> None:
     assert written["steps"] == 3
     assert 0 < written["last"]["e3rl/erased_share"] < 1
     assert (outcome.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in final.iterdir())
+    assert not (outcome.folder / UNFINISHED).exists()
     assert [record["step"] for record in callbacks.read(outcome.folder / run.LOG) if "reward" in record] == [1, 2, 3]
 
 

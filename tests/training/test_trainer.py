@@ -203,6 +203,15 @@ def test_a_checkpoint_is_whole_or_not_there(
     assert not list(folder.glob("checkpoint-*"))
 
 
+def test_what_a_killed_run_left_is_cleared_away(model: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
+    half = Path(settings["output_dir"]) / UNFINISHED / "checkpoint-7"
+    half.mkdir(parents=True)
+    (half / "config.json").write_text("{")
+    trainer_of(model, tokenizer, settings, save_strategy="steps", save_steps=1).train()
+    assert (Path(settings["output_dir"]) / "checkpoint-2" / STATE_NAME).exists()
+    assert not half.exists()
+
+
 def test_a_checkpoint_without_state_is_refused(model: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
     trainer = trainer_of(model, tokenizer, settings, save_strategy="steps", save_steps=1)
     trainer.train()

@@ -46,6 +46,8 @@ def export(model: Any, tokenizer: Any, profile: Profile | None, card: str, folde
         if profile is not None:
             profile.save(aside / PROFILE_NAME)
         (aside / "README.md").write_text(card, "utf-8")
+        for path in aside.iterdir():  # safetensors are written for their owner alone; a server may be another user
+            path.chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(aside, folder)

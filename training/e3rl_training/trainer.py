@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,6 +334,7 @@ class E3RLTrainer(GRPOTrainer):  # type: ignore[misc]
             state = {"generations": self._generations, "calibrator": self.calibrator.model_dump()}
             (whole / STATE_NAME).write_text(json.dumps(state), "utf-8")
             os.replace(whole, folder / name)
+            shutil.rmtree(whole.parent, ignore_errors=True)  # with what an earlier, killed run left in it
             rotate_checkpoints(output_dir=str(folder), save_total_limit=self.args.save_total_limit, use_mtime=True)
         self.accelerator.wait_for_everyone()
 
