@@ -39,6 +39,10 @@ _ERASING = {"segment": {"tokens": SEGMENT}, "schedule": [1, 0], "max_erasures": 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "same_temperature": ({**_ERASING, "retry": {"temperature": 0.0}}, {"temperature": 0.0}),
     "other_temperature": ({**_ERASING, "retry": {"temperature": 0.7}}, {"temperature": 0.0}),
+    "other_temperature_by_sentence": (
+        {**_ERASING, "segment": {"min_tokens": 8, "max_tokens": 40}, "retry": {"temperature": 0.7}},
+        {"temperature": 0.0},
+    ),
     "keep_best": (
         {**_ERASING, "schedule": [9, 0], "max_erasures": 2, "keep": "best"},
         {"temperature": 1.0, "seed": 7},

@@ -165,6 +165,11 @@ class Healer:
         """The open draw's tokens; read-only by convention, valid until the next `feed`."""
         return self._tokens
 
+    @property
+    def tokens_left(self) -> int:
+        """Tokens until the open segment ends by its length, unless its text or the response ends it before."""
+        return self._rule.longest - len(self._tokens)
+
     def feed(
         self,
         token: int,

@@ -39,13 +39,13 @@ def boundary_table(token_texts: Iterable[str]) -> bytes:
 class Segmenter:
     """Decides, token by token, whether the open segment ends here. Stateless but for the rule."""
 
-    __slots__ = ("_max", "_min", "_needed")
+    __slots__ = ("_min", "_needed", "longest")
 
     def __init__(self, rule: SegmentRule) -> None:
         self._min = rule.min_tokens
-        self._max = rule.max_tokens
+        self.longest = rule.max_tokens
         self._needed = int(_NEEDED[rule.unit])
 
     def ends(self, length: int, boundary: int) -> bool:
         """Whether a segment of `length` tokens, whose last token ends `boundary`, is complete."""
-        return length >= self._max or (boundary >= self._needed and length >= self._min)
+        return length >= self.longest or (boundary >= self._needed and length >= self._min)

@@ -85,6 +85,7 @@ TOUCHED_ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
             "reset_preempted_req_ids",
             "grammar_compile_error_reqs",
             "hash_block_size",
+            "current_step",
         )
     },
     "vllm.v1.core.kv_cache_manager": {"KVCacheManager": ("coordinator",)},
@@ -265,6 +266,10 @@ class RequestSurgery:
         """Undo a stop that `check_stop` has set; `status` is the one from before."""
         request.status = status
         request.stop_reason = None
+
+    def sit_out(self, request: Request) -> None:
+        """Leave the request out of the step about to be scheduled."""
+        request.next_decode_eligible_step = self._scheduler.current_step + 2  # the step to come counts itself first
 
     def requeue(self, request: Request, computed: int) -> int:
         """Resume the request in place, with the KV of its first `computed` tokens kept.

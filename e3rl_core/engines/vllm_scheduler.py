@@ -136,11 +136,23 @@ class HealingScheduler(AsyncScheduler):
     # --- a step goes out, a step comes back ---------------------------------------------------------------------------
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        self._hold_back_last_tokens()
         output = super().schedule(*args, **kwargs)
         if self._redraws:
             resumed = self._redraws.keys() & output.num_scheduled_tokens.keys()
             compat.attach_redraws(output, {req_id: self._redraws.pop(req_id) for req_id in resumed})
         return output
+
+    def _hold_back_last_tokens(self) -> None:
+        """Schedule nothing behind the last token of a redraw at another temperature, where its length foretells it.
+
+        That step would sample at the redraw's temperature, and be dropped.
+        """
+        for req_id, open_request in self._open.items():
+            if open_request.redrawn:
+                request = self.requests[req_id]
+                if open_request.healer.tokens_left <= request.num_output_placeholders:  # the last one is in flight
+                    self._surgery.sit_out(request)
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput

@@ -42,6 +42,15 @@ def test_an_open_segment_is_held() -> None:
     assert list(healer.open_tokens) == [1]
 
 
+def test_tokens_left_counts_down_within_a_draw() -> None:
+    healer = Healer(policy(segment={"tokens": 3}))
+    seen = [healer.tokens_left]
+    for surprisal in (9.0, 9.0, 9.0):
+        healer.feed(1, surprisal)
+        seen.append(healer.tokens_left)
+    assert seen == [3, 2, 1, 3]
+
+
 def test_a_calm_segment_is_committed() -> None:
     commit = committed(feed(Healer(policy()), 0.1, 0.3))
     assert (commit.segment, commit.draw.tokens, commit.attempts, commit.reason) == (0, (1, 2), 1, None)

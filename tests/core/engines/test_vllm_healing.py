@@ -162,7 +162,8 @@ def test_a_thousand_aborts_leak_no_block(llm: Any) -> None:
     assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == free
 
 
-def test_an_erasure_costs_its_tokens_and_at_most_one_more(llm: Any) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_an_erasure_costs_its_tokens_and_at_most_one_more(llm: Any, temperature: float) -> None:
     scheduler = scheduler_of(llm)
     scheduled = []
     schedule = scheduler.schedule
@@ -176,7 +177,7 @@ def test_an_erasure_costs_its_tokens_and_at_most_one_more(llm: Any) -> None:
     llm.reset_prefix_cache()
     generate(llm, "off", skip_reading_prefix_cache=True)
     plain, scheduled[:] = sum(scheduled), []
-    healed = generate(llm, REPEATING, skip_reading_prefix_cache=True)
+    healed = generate(llm, {**REPEATING, "retry": {"temperature": temperature}}, skip_reading_prefix_cache=True)
     scheduler.schedule = schedule
     erasures = ops(healed, "erased")
     surplus = sum(scheduled) - plain - sum(op["tokens"] for op in erasures)

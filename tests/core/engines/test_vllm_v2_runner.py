@@ -85,10 +85,12 @@ def test_forced_erasures_change_nothing_with_two_steps_in_flight(llm: Any, make:
     assert texts == {req_id: greedy_text(prompt, 60) for req_id, prompt in prompts.items()}
 
 
-def test_an_erasure_schedules_its_tokens_and_at_most_one_more(llm: Any, make: Any) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_an_erasure_schedules_its_tokens_and_at_most_one_more(llm: Any, make: Any, temperature: float) -> None:
     scheduler, worker = make(), RecordingWorker(BLOCK)
     prompt = list(range(100, 140))
-    scheduler.add_request(request(llm, "a", prompt, {**REPEATING, "schedule": [1]}, max_tokens=64))
+    policy = {**REPEATING, "schedule": [1], "retry": {"temperature": temperature}}
+    scheduler.add_request(request(llm, "a", prompt, policy, max_tokens=64))
     drive(scheduler, worker)
     erasures, erased = 8, 64
     assert worker.scheduled - (len(prompt) + 64 - 1 + erased) <= erasures
