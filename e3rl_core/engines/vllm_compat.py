@@ -399,24 +399,24 @@ def _shelve_generators(runner: Any, scheduled: dict[str, int]) -> None:
 def _sample_with_signal(
     forward: Callable[..., Any], sampler: Any, logits: Any, metadata: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Sample as vLLM does, and report log p of the sampled token only: one reduction, no ranks, no top-k.
+    """Sample as vLLM does, and report log p of the sampled token only: no ranks, no top-k.
 
     Ranks are reported as 0; nobody who asked for logprobs is in the batch.
     """
     import torch
     from vllm.v1.outputs import LogprobsTensors
 
-    # vLLM copies other types to float32, and works on float32 in place.
-    raw = logits.clone() if logits.dtype == torch.float32 else logits
-    normaliser = torch.logsumexp(raw.float(), dim=-1, keepdim=True)
+    logits = logits.to(torch.float32)  # vLLM's own first step, done here so that it is done once
+    logprobs = torch.log_softmax(logits, dim=-1)  # before vLLM works on the logits in place; one kernel, unlike logsumexp
     metadata.max_num_logprobs = None
     try:
         output = forward(sampler, logits, metadata, *args, **kwargs)
     finally:
         metadata.max_num_logprobs = 0
     sampled = output.sampled_token_ids
-    logprobs = raw.gather(-1, sampled.long()).float() - normaliser
-    output.logprobs_tensors = LogprobsTensors(sampled, logprobs, torch.zeros_like(sampled[:, 0]))
+    output.logprobs_tensors = LogprobsTensors(
+        sampled, logprobs.gather(-1, sampled.long()), torch.zeros_like(sampled[:, 0])
+    )
     return output
 
 
