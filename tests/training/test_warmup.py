@@ -38,8 +38,8 @@ def test_noise_is_per_step_and_carried_on() -> None:
 def test_solutions_alone_are_scored_and_rows_are_padded() -> None:
     tokenizer = make_tokenizer()
     asked = [*problems(1, steps=2, seed=0), *problems(1, steps=3, seed=0)]
-    batch = padded(tokenizer, asked)
-    for problem, labels, mask in zip(asked, batch["labels"], batch["attention_mask"], strict=True):
+    _, masks, scores = padded(tokenizer, asked)
+    for problem, mask, labels in zip(asked, masks, scores, strict=True):
         scored = labels[labels != -100]
         assert tokenizer.decode(scored[:-1]) == problem.solution
         assert scored[-1] == tokenizer.eos_token_id

@@ -101,6 +101,8 @@ POLICIES: dict[str, WarmUp | FineTune] = {
 }
 #: Greedy accuracy is looked at every so many updates, on so many problems.
 _LOOK, _LOOKED_AT = 10, 100
+#: Added to a seed: solutions are shown of other problems than the ones that are trained on later.
+_TAUGHT = 30_000
 
 
 def make_tokenizer() -> Any:
@@ -159,9 +161,10 @@ def warm_up(spec: WarmUp, seed: int) -> Any:
     task = TASKS[spec.task]
     watched, room = task.problems(_LOOKED_AT, steps=spec.steps, seed=-1), task.tokens(spec.steps)
 
-    def batch(_: int) -> dict[str, torch.Tensor]:
+    def loss(_: int) -> torch.Tensor:
         ids, labels = examples(spec, stream)
-        return {"input_ids": ids, "labels": labels}
+        found: torch.Tensor = model(input_ids=ids, labels=labels).loss
+        return found
 
     def done(update: int) -> bool:
         return (
@@ -170,7 +173,7 @@ def warm_up(spec: WarmUp, seed: int) -> Any:
             and sampled_accuracy(model, tokenizer, watched, max_tokens=room, temperature=0.0, seed=0) >= spec.solves
         )
 
-    return _supervise(model, spec, batch, done)
+    return _supervise(model, spec, loss, done)
 
 
 def fine_tune(spec: FineTune, seed: int) -> tuple[Any, Any]:
@@ -179,23 +182,28 @@ def fine_tune(spec: FineTune, seed: int) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # float32 weights: bfloat16 ones would round small updates away. Eager attention is the fastest one on CPUs here.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    asked = TASKS[spec.task].problems(spec.updates * spec.batch, steps=spec.steps, seed=seed)
+    asked = TASKS[spec.task].problems(spec.updates * spec.batch, steps=spec.steps, seed=_TAUGHT + seed)
 
-    def batch(update: int) -> dict[str, torch.Tensor]:
-        return padded(tokenizer, asked[update * spec.batch : (update + 1) * spec.batch])
+    def loss(update: int) -> torch.Tensor:
+        ids, mask, labels = padded(tokenizer, asked[update * spec.batch : (update + 1) * spec.batch])
+        scored = labels[:, 1:] != _UNSCORED
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            # The logits of prompts and padding would be most of them, and all for nothing.
+            logits = model.lm_head(hidden[:, :-1][scored])
+        return torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][scored])
 
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        _supervise(model, spec, batch, lambda _: False)
+    _supervise(model, spec, loss, lambda _: False)
     return model.to(torch.bfloat16), tokenizer
 
 
 def _supervise(
     model: Any,
     spec: WarmUp | FineTune,
-    batch: Callable[[int], dict[str, torch.Tensor]],
+    loss: Callable[[int], torch.Tensor],
     done: Callable[[int], bool],
 ) -> Any:
-    """Updates on one batch each, until they are over or `done(update)`."""
+    """Updates on the loss of one batch each, until they are over or `done(update)`."""
     optimizer = torch.optim.AdamW(
         model.parameters(), spec.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=spec.fused
     )
@@ -205,9 +213,8 @@ def _supervise(
     )
     model.train()
     for update in tqdm(range(spec.updates), desc="warming up the starting policy", unit="update", leave=False):
-        loss = model(**batch(update)).loss
         optimizer.zero_grad(set_to_none=False)  # in place: new pages for half a gigabyte cost more than adding to it
-        loss.backward()
+        loss(update).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -216,10 +223,10 @@ def _supervise(
     return model.eval()
 
 
-def padded(tokenizer: Any, asked: Sequence[Problem]) -> dict[str, torch.Tensor]:
-    """Prompts with their solutions and the end of sequence, padded on the right: each (batch, tokens).
+def padded(tokenizer: Any, asked: Sequence[Problem]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prompts with their solutions, padded on the right: token ids, attention mask, labels, all (batch, tokens).
 
-    The labels are those of the solutions alone.
+    The labels are those of the solutions and their ends of sequence alone.
     """
     prompts = [tokenizer(problem.prompt)["input_ids"] for problem in asked]
     solutions = [[*tokenizer(problem.solution)["input_ids"], tokenizer.eos_token_id] for problem in asked]
@@ -230,9 +237,7 @@ def padded(tokenizer: Any, asked: Sequence[Problem]) -> dict[str, torch.Tensor]:
         ids.append([*prompt, *solution, *[tokenizer.eos_token_id] * blank])
         labels.append([*[_UNSCORED] * len(prompt), *solution, *[_UNSCORED] * blank])
         mask.append([1] * (longest - blank) + [0] * blank)
-    return {
-        name: torch.tensor(rows) for name, rows in (("input_ids", ids), ("labels", labels), ("attention_mask", mask))
-    }
+    return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)
 
 
 def examples(spec: WarmUp, stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
