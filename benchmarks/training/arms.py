@@ -38,8 +38,8 @@ TASK: dict[str, dict[str, Any]] = {
         "vllm_settings": {
             "dtype": "bfloat16",
             "max_model_len": 256,
-            "max_num_seqs": 64,
-            "kv_cache_memory_bytes": 1 << 28,
+            "max_num_seqs": 128,
+            "kv_cache_memory_bytes": 1 << 29,
         },
         "healing": {
             "segment": {"unit": "line", "min_tokens": 2, "max_tokens": 16},
