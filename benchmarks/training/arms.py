@@ -32,7 +32,7 @@ TASK: dict[str, dict[str, Any]] = {
     "wordproblems": {
         "per_device_train_batch_size": 32,  # more rows at once gain no time: the logits of 49,152 tokens are large
         "gradient_accumulation_steps": 2,  # 8 prompts
-        "learning_rate": 1e-5,
+        "learning_rate": 2e-5,
         "bf16": True,  # of the computation; weights are float32, as bfloat16 would round small updates away
         "rollout_engine": "vllm",
         "vllm_settings": {
