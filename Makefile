@@ -57,6 +57,7 @@ bench-training: install  ## compare E3RL with GRPO, and measure memory and rollo
 	$(BIN)/python -m benchmarks.training.memory --json build/bench/training-memory.json
 	$(BIN)/python -m benchmarks.training.rollouts --json build/bench/training-rollouts.json
 	$(BIN)/python -m benchmarks.training --json build/bench/training.json
+	$(BIN)/python -m benchmarks.training.words --json build/bench/training-words.json
 
 clean:  ## remove .venv, caches and build results
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -6,15 +6,12 @@ from typing import Any
 
 SEGMENT = 6
 
-#: Every arm's: 16 prompts, 8 responses each. The last checkpoint counts, not the best one.
+#: Every arm's, of every task. The last checkpoint counts, not the best one.
 COMMON: dict[str, Any] = {
-    "per_device_train_batch_size": 128,
     "num_generations": 8,
-    "learning_rate": 1e-4,
     "lr_scheduler_type": "constant",
     "beta": 0.0,
     "temperature": 1.0,
-    "bf16": False,
     "use_cpu": True,
     "save_strategy": "no",
     "report_to": "none",
@@ -22,7 +19,34 @@ COMMON: dict[str, Any] = {
     "disable_tqdm": True,
     "continue_fraction": 0.0,  # every draw can be graded here, so precision needs no continuation
     "plain_fraction": 0.0,
-    "healing": {"segment": {"tokens": SEGMENT}, "threshold": {"k": 1.0}, "max_erasures": 2},
+}
+
+#: Every arm's, by task.
+TASK: dict[str, dict[str, Any]] = {
+    "modchain": {
+        "per_device_train_batch_size": 128,  # 16 prompts
+        "learning_rate": 1e-4,
+        "bf16": False,
+        "healing": {"segment": {"tokens": SEGMENT}, "threshold": {"k": 1.0}, "max_erasures": 2},
+    },
+    "wordproblems": {
+        "per_device_train_batch_size": 32,  # more rows at once gain no time: the logits of 49,152 tokens are large
+        "gradient_accumulation_steps": 2,  # 8 prompts
+        "learning_rate": 2e-5,
+        "bf16": True,  # of the computation; weights are float32, as bfloat16 would round small updates away
+        "rollout_engine": "vllm",
+        "vllm_settings": {
+            "dtype": "bfloat16",
+            "max_model_len": 256,
+            "max_num_seqs": 128,
+            "kv_cache_memory_bytes": 1 << 29,
+        },
+        "healing": {
+            "segment": {"unit": "line", "min_tokens": 2, "max_tokens": 16},
+            "threshold": {"k": 1.0},
+            "max_erasures": 2,
+        },
+    },
 }
 
 _PLAIN = {"plain_fraction": 1.0, "credit": {"mode": "kept_only"}}
@@ -56,6 +80,6 @@ FURTHER: dict[str, dict[str, Any]] = {
 ARMS = {**MAIN, **FURTHER}
 
 
-def settings(arm: str) -> dict[str, Any]:
+def settings(arm: str, task: str) -> dict[str, Any]:
     """`E3RLConfig`'s, for an arm."""
-    return {**COMMON, **ARMS[arm]}
+    return {**COMMON, **TASK[task], **ARMS[arm]}

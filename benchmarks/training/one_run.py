@@ -1,6 +1,6 @@
 """One arm from one starting policy with one seed, in a process of its own: so its memory is its own.
 
-python -m benchmarks.training.one_run ARM POLICY SEED TOKENS STEPS FILE
+python -m benchmarks.training.one_run ARM POLICY SEED TOKENS STEPS FILE CHECKPOINT
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,20 +19,26 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from benchmarks.training.arms import SEGMENT, settings
+from benchmarks.training.arms import settings
 from e3rl_core.engines.torch_rollout import Rollout
 from e3rl_core.paths import cache_folder
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.config import E3RLConfig
-from e3rl_training.modchain import Problem, problems, solved
+from e3rl_training.export import export, model_card, profile_of, provenance
 from e3rl_training.rollouts import Rollouts, TorchRollouts
+from e3rl_training.tasks import TASKS, Problem, accuracy, solved
 from e3rl_training.trainer import E3RLTrainer
-from e3rl_training.warmup import sampled_accuracy, starting_policy
+from e3rl_training.warmup import POLICIES, sampled_accuracy, starting_policy
 
 #: Fresh problems, of another seed than any that is trained on.
 EVALUATED = 500
 #: Accuracy is measured so often over the budget.
 POINTS = 8
 _EVALUATION_SEED = 10_000
+#: Tokens of a response, on average, at least: bounds the updates that a budget can take.
+_SHORTEST = 12
+#: How a task's model is loaded; on CPUs eager attention trains a real model fastest.
+_LOADED = {"modchain": {}, "wordproblems": {"attn_implementation": "eager"}}
 
 
 @dataclass
@@ -65,14 +71,15 @@ class Graded:
 
     inner: Rollouts
     tokenizer: Any
+    problems: dict[tuple[int, ...], Problem]
+    """By the tokens of their prompts."""
     labels: Labels = field(default_factory=Labels)
 
     def sample(self, prompts: Sequence[Sequence[int]], policies: Sequence[Any], **more: Any) -> list[Rollout]:
         drawn = self.inner.sample(prompts, policies, **more)
         for prompt, policy, rollout in zip(prompts, policies, drawn, strict=True):
-            asked = self._text(prompt)
-            if policy.mode == "on" and asked.endswith(">"):  # what is continued begins in mid-response
-                self.labels.see(Problem.parse(asked), rollout, self._text)
+            if policy.mode == "on":
+                self.labels.see(self.problems[tuple(prompt)], rollout, self._text)
         return drawn
 
     def load_weights(self, model: Any) -> None:
@@ -88,19 +95,15 @@ class Graded:
 class Budget(TrainerCallback):  # type: ignore[misc]
     """Ends a run when its tokens are drawn, and measures accuracy on the way."""
 
-    def __init__(self, tokens: int, asked: Sequence[Problem]) -> None:
+    def __init__(self, tokens: int, evaluate: Callable[[int], float]) -> None:
         self.tokens = tokens
-        self.asked = asked
+        self.evaluate = evaluate
+        """Accuracy, sampled with a seed."""
         self.drawn = 0.0
         self.seconds = 0.0
         self.points: list[dict[str, float]] = []
         self.records: list[dict[str, float]] = []
-        self._trainer: E3RLTrainer | None = None
         self._since = 0.0
-
-    def attach(self, trainer: E3RLTrainer) -> None:
-        self._trainer = trainer
-        trainer.add_callback(self)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._measure()
@@ -121,53 +124,70 @@ class Budget(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def _measure(self) -> None:
-        assert self._trainer is not None
-        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        sampled = sampled_accuracy(model, self.asked, temperature=1.0, seed=len(self.points))
-        self.points.append({"tokens": self.drawn, "sampled": sampled})
+        self.points.append({"tokens": self.drawn, "sampled": self.evaluate(len(self.points))})
 
 
-def exact(completions: Sequence[str], prompts: Sequence[str], **_: Any) -> list[float]:
-    """The reward: 1 for the right answer."""
-    return [float(solved(Problem.parse(asked), text)) for asked, text in zip(prompts, completions, strict=True)]
+@dataclass(frozen=True)
+class Run:
+    """What is to be run."""
+
+    arm: str
+    policy: str
+    seed: int
+    tokens: int
+    """To draw, erased and continued ones included."""
+    steps: int
+    """Of a problem."""
 
 
-def run(arm: str, policy: str, seed: int, tokens: int, steps: int) -> dict[str, Any]:
-    """Train until `tokens` are drawn, erased and continued ones included; `steps` is the length of a chain."""
-    start = starting_policy(policy, cache_folder() / "policies", seed)
-    tokenizer, model = AutoTokenizer.from_pretrained(start), AutoModelForCausalLM.from_pretrained(start)
-    config = settings(arm)
-    most = tokens // (config["per_device_train_batch_size"] * SEGMENT * 2) + 10
-    asked = problems(8192, steps=steps, seed=seed)
-    fresh = problems(EVALUATED, steps=steps, seed=_EVALUATION_SEED)
+def run(one: Run, checkpoint: Path) -> dict[str, Any]:
+    """Train until the tokens are drawn; leave the last checkpoint with its profile."""
+    name = POLICIES[one.policy].task
+    task, config = TASKS[name], settings(one.arm, name)
+    start = starting_policy(one.policy, cache_folder() / "policies", one.seed)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, **_LOADED[name])
+    asked = task.problems(8192, steps=one.steps, seed=one.seed)
+    fresh = task.problems(EVALUATED, steps=one.steps, seed=_EVALUATION_SEED)
+    by_prompt = {problem.prompt: problem for problem in asked}
+    room = task.tokens(one.steps)
+
+    def reward(completions: Sequence[str], prompts: Sequence[str], **_: Any) -> list[float]:
+        return [float(solved(by_prompt[prompt], text)) for prompt, text in zip(prompts, completions, strict=True)]
+
+    def sampled(seed: int) -> float:
+        trainer.rollouts.load_weights(trainer.accelerator.unwrap_model(trainer.model))
+        asked_ids = [tokenizer(problem.prompt)["input_ids"] for problem in fresh]
+        plain = [HealingPolicy(mode="off")] * len(fresh)
+        drawn = trainer.rollouts.sample(
+            asked_ids, plain, groups=range(len(fresh)), max_tokens=room, profile=None, seed=seed
+        )
+        return accuracy(fresh, tokenizer.batch_decode([one.tokens for one in drawn], skip_special_tokens=True))
+
     begun = time.monotonic()
     with TemporaryDirectory() as folder:
-        args = E3RLConfig(**config, output_dir=folder, seed=seed, max_steps=most, max_completion_length=steps * SEGMENT)
+        args = E3RLConfig(**config, output_dir=folder, seed=one.seed, max_completion_length=room)
+        args.max_steps = one.tokens // (args.generation_batch_size * _SHORTEST) + 10
         graded: list[Graded] = []
 
         def make(trainer: E3RLTrainer) -> Graded:
-            inner = TorchRollouts(
-                trainer.accelerator.unwrap_model(trainer.model),
-                temperature=args.temperature,
-                top_p=args.top_p,
-                eos_ids=trainer.eos_token_ids,
-                boundaries=None,
-                batch=args.rollout_batch,
-            )
-            graded.append(Graded(inner, tokenizer))
+            found = {tuple(tokenizer(prompt)["input_ids"]): problem for prompt, problem in by_prompt.items()}
+            graded.append(Graded(_engine(trainer, start), tokenizer, found))
             return graded[0]
 
-        data = Dataset.from_list([{"prompt": one.prompt} for one in asked])
-        trainer = E3RLTrainer(model, [exact], args, train_dataset=data, processing_class=tokenizer, make_rollouts=make)
-        budget = Budget(tokens, fresh)
-        budget.attach(trainer)
+        data = Dataset.from_list([{"prompt": problem.prompt} for problem in asked])
+        trainer = E3RLTrainer(model, [reward], args, train_dataset=data, processing_class=tokenizer, make_rollouts=make)
+        budget = Budget(one.tokens, sampled)
+        trainer.add_callback(budget)
         trainer.train()
-    greedy = sampled_accuracy(model, fresh, temperature=0.0, seed=0)
+    trainer.rollouts.close()
+    final = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    if args.bf16:
+        final = final.to(torch.bfloat16)
+    greedy = sampled_accuracy(final, tokenizer, fresh, max_tokens=room, temperature=0.0, seed=0)
+    _export(one, trainer, final, checkpoint, {"sampled": budget.points[-1]["sampled"], "greedy": greedy})
     return {
-        "arm": arm,
-        "policy": policy,
-        "seed": seed,
-        "steps": steps,
+        **asdict(one),
         "tokens": budget.drawn,
         "updates": trainer.state.global_step,
         "points": budget.points,
@@ -184,12 +204,32 @@ def run(arm: str, policy: str, seed: int, tokens: int, steps: int) -> dict[str, 
     }
 
 
+def _engine(trainer: E3RLTrainer, start: Path) -> Rollouts:
+    args = trainer.args
+    common = {"temperature": args.temperature, "top_p": args.top_p, "eos_ids": trainer.eos_token_ids}
+    if args.rollout_engine == "vllm":
+        from e3rl_training.vllm_rollouts import VllmRollouts  # imports vLLM
+
+        return VllmRollouts(str(start), **common, **args.engine_settings())
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return TorchRollouts(model, **common, boundaries=None, batch=args.rollout_batch)
+
+
+def _export(one: Run, trainer: E3RLTrainer, model: Any, folder: Path, found: dict[str, float]) -> None:
+    data, steps = POLICIES[one.policy].task, trainer.state.global_step
+    origin = provenance(model=one.policy, data=data, steps=steps)
+    profile = profile_of(trainer.calibrator, trainer.args.healing_policy(), model.config.to_dict(), origin)
+    command = f"python -m benchmarks.training.one_run {one.arm} {one.policy} {one.seed} {one.tokens} {one.steps}"
+    card = model_card(base=one.policy, data=data, steps=steps, last=found, command=command)
+    export(model, trainer.processing_class, profile, card, folder)
+
+
 def _mean(records: Sequence[dict[str, float]], name: str) -> float | None:
     values = [record[name] for record in records if name in record]
     return sum(values) / len(values) if values else None
 
 
 if __name__ == "__main__":
-    arm, policy, seed, tokens, steps, target = sys.argv[1:]
-    result = run(arm, policy, int(seed), int(tokens), int(steps))
+    arm, policy, seed, tokens, steps, target, checkpoint = sys.argv[1:]
+    result = run(Run(arm, policy, int(seed), int(tokens), int(steps)), Path(checkpoint))
     Path(target).write_text(json.dumps(result) + "\n", "utf-8")

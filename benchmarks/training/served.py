@@ -26,13 +26,14 @@ import httpx
 
 from benchmarks.report import BenchmarkError, parser, run, say
 from benchmarks.server import serve
-from e3rl_training.modchain import STEP_TOKENS, Problem, problems
+from e3rl_training.tasks import TASKS, Problem
 
 #: A profile decides how the healing server heals; nothing else is said of it here.
 FLAGS = (
-    "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64", "--kv-cache-memory-bytes", "256M",
-    "--disable-uvicorn-access-log",
+    "--enforce-eager", "--max-num-seqs", "64", "--kv-cache-memory-bytes", "256M", "--disable-uvicorn-access-log",
 )  # fmt: skip
+#: By task, as the checkpoints are.
+DTYPES = {"modchain": "float32", "wordproblems": "bfloat16"}
 VOTES = 3
 #: Two-sided 95 % quantile of the normal distribution: these are hundreds of problems.
 _Z = 1.96
@@ -67,11 +68,11 @@ def majority(answers: Sequence[str]) -> str:
     return Counter(answers).most_common(1)[0][0]
 
 
-async def ask(client: httpx.AsyncClient, model: str, arm: Arm, problem: Problem, seed: int) -> Answered:
+async def ask(client: httpx.AsyncClient, model: str, arm: Arm, problem: Problem, room: int, seed: int) -> Answered:
     body = {
         "model": model,
         "prompt": problem.prompt,
-        "max_tokens": STEP_TOKENS * len(problem.steps),
+        "max_tokens": room,
         "temperature": arm.temperature,
         "n": arm.votes,
         "seed": seed,
@@ -83,16 +84,17 @@ async def ask(client: httpx.AsyncClient, model: str, arm: Arm, problem: Problem,
     answer = response.json()
     usage = answer["usage"]
     erased = (usage.get("completion_tokens_details") or {}).get("erased_tokens", 0)
-    chosen = majority([choice["text"].rpartition("=")[2] for choice in answer["choices"]])
+    chosen = majority([problem.answer_in(choice["text"]) for choice in answer["choices"]])
     return Answered(chosen == problem.answer, usage["completion_tokens"] + erased, erased)
 
 
-async def ask_all(url: str, model: str, asked: Sequence[Problem]) -> dict[str, list[Answered]]:
+async def ask_all(url: str, model: str, asked: Sequence[Problem], room: int) -> dict[str, list[Answered]]:
+    """Every arm's answers; `room` is the most tokens of a response."""
     limits = httpx.Limits(max_connections=32)
     found = {}
     async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
         for name, arm in ARMS.items():
-            tasks = [ask(client, model, arm, problem, seed) for seed, problem in enumerate(asked)]
+            tasks = [ask(client, model, arm, problem, room, seed) for seed, problem in enumerate(asked)]
             found[name] = list(await asyncio.gather(*tasks))
             say(f"{name}: {statistics.fmean(one.right for one in found[name]):.3f}")
     return found
@@ -140,16 +142,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.model is None:
         raise BenchmarkError("--model: name the checkpoint, e.g. runs/modchain-cpu/final")
     count = 20 if args.quick else args.problems
-    asked = problems(count, steps=args.steps, seed=args.seed)
-    with serve("on", args.model, FLAGS) as server:
-        found = asyncio.run(ask_all(server.url, server.model(), asked))
-    return {"problems": count, "steps": args.steps, "arms": summarise(found)}
+    task = TASKS[args.task]
+    steps = args.steps or task.steps
+    asked = task.problems(count, steps=steps, seed=args.seed)
+    with serve("on", args.model, (*FLAGS, "--dtype", DTYPES[args.task])) as server:
+        found = asyncio.run(ask_all(server.url, server.model(), asked, task.tokens(steps)))
+    return {"task": args.task, "problems": count, "steps": steps, "arms": summarise(found)}
 
 
 def main() -> int:
     flags = parser("training.served", "A trained checkpoint served: healed answers against the free rivals.")
     flags.add_argument("--problems", type=int, default=500, metavar="N", help="Fresh problems.")
-    flags.add_argument("--steps", type=int, default=6, metavar="N", help="Operations of a chain.")
+    flags.add_argument("--task", default="modchain", choices=TASKS, help="What the checkpoint was trained on.")
+    flags.add_argument("--steps", type=int, metavar="N", help="Of a problem; default: the task's own.")
     flags.add_argument("--seed", type=int, default=20_000, metavar="N", help="Of the problems.")
     return run("training.served", measure, flags.parse_args())
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks.training.__main__ import interval, summarise, tokens_to
+from benchmarks.training.arms import ARMS, TASK, settings
 from benchmarks.training.memory import fit
+from benchmarks.training.one_run import Graded
+from e3rl_core.policy import HealingPolicy
+from e3rl_training.config import E3RLConfig
+from e3rl_training.tasks import TASKS
+from e3rl_training.wordproblems import problems
 
 
 def result(arm: str, seed: int, sampled: float, **more: Any) -> dict[str, Any]:
@@ -51,3 +59,29 @@ def test_what_varies_is_not_significant() -> None:
 def test_a_straight_line_is_fitted() -> None:
     found = fit([1.0, 2.0, 3.0], [12.0, 14.0, 16.0])
     assert found == pytest.approx({"slope": 2.0, "intercept": 10.0, "r_squared": 1.0})
+
+
+@pytest.mark.parametrize("task", TASK)
+def test_every_arm_is_a_configuration_for_every_task(task: str, tmp_path: Path) -> None:
+    assert task in TASKS
+    for arm in ARMS:
+        args = E3RLConfig(**settings(arm, task), output_dir=str(tmp_path))
+        assert args.generation_batch_size % args.num_generations == 0
+        assert args.healing_policy().max_erasures == 2
+
+
+def test_first_draws_are_graded_as_they_are_drawn() -> None:
+    """Right kept, wrong erased (its redraw does not count), wrong kept."""
+    problem = next(one for one in problems(20, steps=3, seed=0) if len(one.steps) == 3)
+    first, second, third, _ = problem.solution.splitlines(keepends=True)
+    segments = [(0, 0, first, True), (1, 0, "1+1=3\n", False), (1, 1, second, True), (2, 0, third[:-1] + "0\n", True)]
+    text, draws = "", []
+    for segment, attempt, tokens, kept in segments:
+        draws.append(SimpleNamespace(segment=segment, attempt=attempt, start=len(text), tokens=tokens, kept=kept))
+        text += tokens if kept else ""
+    inner: Any = SimpleNamespace(sample=lambda *_, **__: [SimpleNamespace(tokens=text, draws=draws)] * 2)
+    tokenizer = SimpleNamespace(decode=lambda tokens, **_: tokens)
+    graded = Graded(inner, tokenizer, {(1, 2): problem})
+    policies = [HealingPolicy(mode="on"), HealingPolicy(mode="shadow")]  # plain rows erase nothing, and are left out
+    graded.sample([[1, 2], [1, 2]], policies)
+    assert graded.labels.rates() == {"erase_precision": 1.0, "erase_recall": 0.5}

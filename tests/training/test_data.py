@@ -79,6 +79,11 @@ def test_modchain_is_made_not_read() -> None:
     assert DataSpec(name="modchain").title == "modchain"
 
 
+@pytest.mark.parametrize(("name", "steps"), [("modchain", 6), ("wordproblems", 4)])
+def test_a_generated_task_has_a_length_of_its_own(name: str, steps: int) -> None:
+    assert load(DataSpec(name=name, limit=20)).to_list() == load(DataSpec(name=name, limit=20, steps=steps)).to_list()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

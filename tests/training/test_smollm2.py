@@ -13,6 +13,7 @@ from e3rl_core.embedded.model import embedded_model
 from e3rl_training.config import E3RLConfig
 from e3rl_training.rewards import RewardSpec, reward_functions
 from e3rl_training.trainer import E3RLTrainer
+from e3rl_training.warmup import FineTune, fine_tune
 
 
 @pytest.mark.slow
@@ -50,3 +51,14 @@ def test_one_step_of_smollm2(tmp_path: Path) -> None:
     assert record["e3rl/drawn_tokens"] > 4 * 24
     if record["frac_reward_zero_std"] < 1:
         assert any(not value.equal(before[name]) for name, value in model.state_dict().items() if name in before)
+
+
+@pytest.mark.slow
+def test_smollm2_is_taught_by_solutions() -> None:
+    """The first update is at learning rate 0."""
+    model, tokenizer = fine_tune(FineTune(updates=3, batch=2, learning_rate=1e-3), seed=0)
+    before = AutoModelForCausalLM.from_pretrained(embedded_model(), dtype=torch.bfloat16).state_dict()
+    after = model.state_dict()
+    assert {value.dtype for value in after.values()} == {torch.bfloat16}
+    assert any(not value.equal(before[name]) for name, value in after.items())
+    assert tokenizer.eos_token_id == 2

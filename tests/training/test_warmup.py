@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from e3rl_training import warmup
-from e3rl_training.modchain import Problem, grade
-from e3rl_training.warmup import POLICIES, WarmUp, examples, make_tokenizer, starting_policy
+from e3rl_training.modchain import Problem, grade, problems
+from e3rl_training.warmup import POLICIES, WarmUp, examples, make_tokenizer, padded, starting_policy
 
 
 def texts(spec: WarmUp) -> list[tuple[Problem, str]]:
@@ -33,6 +33,18 @@ def test_noise_is_per_step_and_carried_on() -> None:
     grades = [grade(problem, text) for problem, text in texts(WarmUp(noise=0.12, updates=1, batch=2000))]
     wrong = sum(not right for steps in grades for right in steps) / (6 * len(grades))
     assert wrong == pytest.approx(0.12, abs=0.01)
+
+
+def test_solutions_alone_are_scored_and_rows_are_padded() -> None:
+    tokenizer = make_tokenizer()
+    asked = [*problems(1, steps=2, seed=0), *problems(1, steps=3, seed=0)]
+    _, masks, scores = padded(tokenizer, asked)
+    for problem, mask, labels in zip(asked, masks, scores, strict=True):
+        scored = labels[labels != -100]
+        assert tokenizer.decode(scored[:-1]) == problem.solution
+        assert scored[-1] == tokenizer.eos_token_id
+        assert mask.sum() == len(problem.prompt) + len(scored)
+        assert not labels[: len(problem.prompt)].ne(-100).any()
 
 
 def test_tokens_come_back_as_text() -> None:

@@ -13,6 +13,7 @@ from e3rl_core.errors import E3RLError
 _EXAMPLES = """\
 examples:
   e3rl train modchain-cpu.yaml                              minutes on two cores, no download
+  e3rl train words-smollm2.yaml                             a real language model, on two cores, no download
   e3rl train modchain-cpu.yaml --set training.max_steps=50  any key of the recipe
   e3rl train my-recipe.yaml --dry-run                       resolve and check it, run one small step
   e3rl serve runs/modchain-cpu/final                        serve what it leaves

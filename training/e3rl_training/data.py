@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from e3rl_core.errors import DataError
-from e3rl_training.modchain import problems
+from e3rl_training.tasks import TASKS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _log = logging.getLogger(__name__)
 
-#: Problems that modchain makes where `limit` does not say, and the length of their chains where `steps` does not.
-MODCHAIN_PROBLEMS = 4096
-MODCHAIN_STEPS = 6
+#: Problems that a generated task has where `limit` does not say.
+GENERATED = 4096
 
 _OURS = ("prompt", "answer")
 
@@ -33,8 +32,8 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["gsm8k", "math", "deepmath", "modchain"] | None = Field(
-        None, description="A set from the Hub, or generated problems (modchain)."
+    name: Literal["gsm8k", "math", "deepmath", "modchain", "wordproblems"] | None = Field(
+        None, description="A set from the Hub, or generated problems (modchain, wordproblems)."
     )
     path: Path | None = Field(None, description="A file instead: .jsonl, .json (a list of objects) or .parquet.")
     columns: dict[str, str] = Field(
@@ -42,11 +41,15 @@ class DataSpec(BaseModel):
     )
     split: str = Field("train", min_length=1, description="Of a set from the Hub.")
     limit: int | None = Field(None, ge=1, description="At most so many problems, drawn at random. Null: all, in order.")
-    seed: int = Field(0, ge=0, description="Of that draw, and of modchain's problems.")
+    seed: int = Field(0, ge=0, description="Of that draw, and of generated problems.")
     system: str | None = Field(None, description="System message in front of every prompt.")
     instruction: str | None = Field(None, description="Text behind every prompt, after a blank line.")
-    chat: bool = Field(True, description="Prompts are messages, for the chat template; else plain text, as modchain's.")
-    steps: int = Field(MODCHAIN_STEPS, ge=1, description="Of a modchain problem.")
+    chat: bool = Field(
+        True, description="Prompts are messages, for the chat template; else plain text, as generated ones are."
+    )
+    steps: int | None = Field(
+        None, ge=1, description="Of a generated problem; null: 6 for modchain, at most 4 for wordproblems."
+    )
 
     @field_validator("columns")
     @classmethod
@@ -59,16 +62,18 @@ class DataSpec(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> DataSpec:
         if (self.name is None) == (self.path is None):
-            raise ValueError("needs either a name (gsm8k, math, deepmath, modchain) or a path, and not both")
+            raise ValueError(
+                "needs either a name (gsm8k, math, deepmath, modchain, wordproblems) or a path, and not both"
+            )
         if self.columns and self.path is None:
             raise ValueError("columns goes with path; the columns of a named set are known")
-        if self.split != "train" and self.name in (None, "modchain"):
+        if self.split != "train" and (self.name is None or self.name in TASKS):
             raise ValueError("split goes with gsm8k, math and deepmath; leave it out")
-        if self.name == "modchain":
+        if self.name in TASKS:
             if self.system is not None or self.instruction is not None:
-                raise ValueError("modchain's prompts have no text around them; leave out system and instruction")
-        elif self.steps != MODCHAIN_STEPS:
-            raise ValueError("steps goes with modchain; leave it out")
+                raise ValueError(f"{self.name}'s prompts have no text around them; leave out system and instruction")
+        elif self.steps is not None:
+            raise ValueError(f"steps goes with {' and '.join(TASKS)}; leave it out")
         if self.system is not None and not self.chat:
             raise ValueError("system is a message; it needs chat: true")
         return self
@@ -106,8 +111,9 @@ def load(spec: DataSpec) -> Dataset:
     """
     import datasets  # a second or two, which reading a recipe does not need
 
-    if spec.name == "modchain":
-        made = problems(spec.limit or MODCHAIN_PROBLEMS, steps=spec.steps, seed=spec.seed)
+    if spec.name in TASKS:
+        task = TASKS[spec.name]
+        made = task.problems(spec.limit or GENERATED, steps=spec.steps or task.steps, seed=spec.seed)
         return datasets.Dataset.from_list([{"prompt": one.prompt, "answer": one.answer} for one in made])
     found = _fetch(spec) if spec.path is None else list(_read(spec, spec.path))
     if not found:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Every character of prompts and solutions.
@@ -68,6 +67,10 @@ class Problem:
             return False
         return step.rstrip(";") == f"{carried}{operator}{digit}={apply(operator, int(carried), digit)}"
 
+    def answer_in(self, completion: str) -> str:
+        """What a completion says is the answer."""
+        return completion.rpartition("=")[2]
+
 
 def apply(operator: str, left: int, right: int) -> int:
     """One operation modulo 10; `operator` is one of `OPERATORS`."""
@@ -90,13 +93,3 @@ def grade(problem: Problem, completion: str) -> list[bool]:
     """Whether each step of a completion is right, in order."""
     parts = completion.split(";")
     return [problem.right(index, ";".join(parts[:index]), part) for index, part in enumerate(parts)]
-
-
-def solved(problem: Problem, completion: str) -> bool:
-    """Whether a completion ends in the right answer."""
-    return completion.rpartition("=")[2] == problem.answer
-
-
-def accuracy(asked: Sequence[Problem], completions: Sequence[str]) -> float:
-    """Share of problems solved."""
-    return sum(map(solved, asked, completions)) / len(asked)

@@ -38,7 +38,9 @@ class LoraSpec(_Section):
 class ModelSpec(_Section):
     """The starting policy."""
 
-    name: str = Field(description="A built-in (modchain-s1, modchain-s2, smollm2), a folder, or a name on the Hub.")
+    name: str = Field(
+        description="A built-in (modchain-s1, modchain-s2, smollm2, smollm2-words), a folder, or a name on the Hub."
+    )
     revision: str | None = Field(None, description="Commit or tag on the Hub.")
     architecture: str | None = Field(
         None, description="Its `model_type`, for a dry run where the model itself cannot be had."
