@@ -69,6 +69,7 @@ FURTHER: dict[str, dict[str, Any]] = {
         "credit": {"mode": "contrastive"},
         "healing": {"segment": {"tokens": SEGMENT}, "threshold": {"k": 2.0}, "max_erasures": 2},
     },
+    "contrastive_annealed": {"credit": {"mode": "contrastive"}},
     "continued": {
         "credit": {"mode": "kept_only"},
         "plain_fraction": 0.5,
@@ -78,6 +79,9 @@ FURTHER: dict[str, dict[str, Any]] = {
 }
 
 ARMS = {**MAIN, **FURTHER}
+
+#: Arms whose share of plain rollouts grows from 0 to 1 over the budget.
+ANNEALED = ("contrastive_annealed",)
 
 
 def settings(arm: str, task: str) -> dict[str, Any]:

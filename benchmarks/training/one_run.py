@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from benchmarks.training.arms import settings
+from benchmarks.training.arms import ANNEALED, settings
 from e3rl_core.engines.torch_rollout import Rollout
 from e3rl_core.paths import cache_folder
 from e3rl_core.policy import HealingPolicy
@@ -93,10 +93,11 @@ class Graded:
 
 
 class Budget(TrainerCallback):  # type: ignore[misc]
-    """Ends a run when its tokens are drawn, and measures accuracy on the way."""
+    """Ends a run when its tokens are drawn, anneals what is to be annealed, and measures accuracy on the way."""
 
-    def __init__(self, tokens: int, evaluate: Callable[[int], float]) -> None:
+    def __init__(self, tokens: int, evaluate: Callable[[int], float], *, anneal: bool) -> None:
         self.tokens = tokens
+        self.anneal = anneal
         self.evaluate = evaluate
         """Accuracy, sampled with a seed."""
         self.drawn = 0.0
@@ -113,6 +114,8 @@ class Budget(TrainerCallback):  # type: ignore[misc]
         if not logs or "e3rl/drawn_tokens" not in logs:
             return
         self.drawn += logs["e3rl/drawn_tokens"]
+        if self.anneal:
+            args.plain_fraction = min(1.0, self.drawn / self.tokens)
         names = ("reward", "frac_reward_zero_std", "e3rl/erased_share", "e3rl/healed_reward", "e3rl/plain_reward")
         self.records.append({name: logs[name] for name in names if name in logs and logs[name] == logs[name]})
         over = self.drawn >= self.tokens
@@ -144,7 +147,7 @@ def run(one: Run, checkpoint: Path) -> dict[str, Any]:
     """Train until the tokens are drawn; leave the last checkpoint with its profile."""
     name = POLICIES[one.policy].task
     task, config = TASKS[name], settings(one.arm, name)
-    start = starting_policy(one.policy, cache_folder() / "policies", one.seed)
+    start = starting_policy(one.policy, cache_folder() / "policies", one.seed, steps=one.steps)
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, **_LOADED[name])
     asked = task.problems(8192, steps=one.steps, seed=one.seed)
@@ -177,7 +180,7 @@ def run(one: Run, checkpoint: Path) -> dict[str, Any]:
 
         data = Dataset.from_list([{"prompt": problem.prompt} for problem in asked])
         trainer = E3RLTrainer(model, [reward], args, train_dataset=data, processing_class=tokenizer, make_rollouts=make)
-        budget = Budget(one.tokens, sampled)
+        budget = Budget(one.tokens, sampled, anneal=one.arm in ANNEALED)
         trainer.add_callback(budget)
         trainer.train()
     trainer.rollouts.close()

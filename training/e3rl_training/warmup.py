@@ -18,7 +18,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -134,9 +134,12 @@ def tiny_llama(seed: int) -> Any:
     )
 
 
-def starting_policy(name: str, cache: Path, seed: int) -> Path:
-    """The folder of a built-in starting policy; made once per seed (a minute or two on two cores)."""
-    spec = POLICIES[name]
+def starting_policy(name: str, cache: Path, seed: int, *, steps: int | None = None) -> Path:
+    """The folder of a built-in starting policy; made once per seed (a minute or two on two cores).
+
+    `steps` are those of the problems it is taught, where they are not to be the policy's own.
+    """
+    spec = POLICIES[name] if steps is None else replace(POLICIES[name], steps=steps)
     recipe = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:8]
     folder = cache / f"{name}-{recipe}-seed{seed}"
     if not folder.exists():
