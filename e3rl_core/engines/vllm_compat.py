@@ -407,7 +407,7 @@ def _sample_with_signal(
     from vllm.v1.outputs import LogprobsTensors
 
     logits = logits.to(torch.float32)  # vLLM's own first step, done here so that it is done once
-    logprobs = torch.log_softmax(logits, dim=-1)  # before vLLM works on the logits in place; one kernel, unlike logsumexp
+    logprobs = torch.log_softmax(logits, dim=-1)  # one kernel, unlike logsumexp; vLLM works on the logits in place
     metadata.max_num_logprobs = None
     try:
         output = forward(sampler, logits, metadata, *args, **kwargs)

@@ -22,7 +22,7 @@ from e3rl_server import banner, preflight
 from e3rl_server.deployment import SCHEDULER, Healing, add_flags, decide
 from e3rl_server.memory import available_memory
 from e3rl_server.plugins import plugin_names
-from e3rl_server.startup import Failures, one_line, recorded_failures
+from e3rl_server.startup import Failures, recorded_failures, sentence_of
 
 #: Where it listens unless told: this machine only.
 HOST, PORT = "127.0.0.1", 8000
@@ -197,7 +197,7 @@ def _explain(error: Exception, failures: Failures) -> int:
         return _fail(f"cannot listen ({error.strerror}): choose another port with --port")
     if not isinstance(error, (ValueError, OSError)):
         traceback.print_exc()
-    return _fail(one_line(str(error)) or type(error).__name__)
+    return _fail(sentence_of(error))
 
 
 def _fail(message: str) -> int:

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import ValidationError
+
 _FILE_VARIABLE = "E3RL_STARTUP_FAILURES"
 
 #: vLLM's loggers that report an exception when a process fails.
@@ -31,7 +33,7 @@ class FailureRecorder(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             return
-        line = json.dumps({"type": type(error).__name__, "message": str(error)}) + "\n"
+        line = json.dumps(sentence_of(error)) + "\n"
         with suppress(OSError), open(self._path, "a", encoding="utf-8") as file:  # gone once the server is up
             file.write(line)
 
@@ -56,8 +58,7 @@ class Failures:
     def cause(self) -> str | None:
         """The first failure's message, on one line: later ones follow from it."""
         with suppress(OSError, ValueError, IndexError):
-            first = json.loads(self._path.read_text("utf-8").splitlines()[0])
-            return one_line(first["message"]) or first["type"]
+            return str(json.loads(self._path.read_text("utf-8").splitlines()[0]))
         return None
 
 
@@ -73,6 +74,11 @@ def recorded_failures() -> Iterator[Failures]:
             del os.environ[_FILE_VARIABLE]
 
 
-def one_line(message: str) -> str:
-    """A message without line breaks and runs of blanks."""
-    return " ".join(message.split())
+def sentence_of(error: BaseException) -> str:
+    """What an error says, on one line; of pydantic's reports the first sentence, without what surrounds it."""
+    message = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        message = f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
+    return " ".join(message.split()) or type(error).__name__

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, model_validator
 
 from e3rl_core.errors import ModelError
 from e3rl_server import preflight
@@ -16,7 +17,7 @@ from e3rl_server.banner import banner, url_of
 from e3rl_server.deployment import Healing
 from e3rl_server.memory import available_memory
 from e3rl_server.plugins import plugin_names
-from e3rl_server.startup import recorded_failures, register
+from e3rl_server.startup import recorded_failures, register, sentence_of
 
 GIB = preflight.GIB
 
@@ -47,6 +48,31 @@ def test_the_first_failure_is_the_cause() -> None:
                 logger.exception("failed")
         assert failures.cause() == "no room"
     logger.handlers.clear()
+
+
+class Config(BaseModel):
+    heads: int
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Config:
+        if self.heads % 2:
+            raise ValueError("heads must be\n divisible by 2")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("heads", "sentence"),
+    [(9, "heads must be divisible by 2"), ("many", "heads: Input should be a valid integer")],
+)
+def test_a_pydantic_report_is_its_first_sentence(heads: object, sentence: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Config(heads=heads)
+    assert sentence_of(caught.value).startswith(sentence)
+    assert "pydantic.dev" not in sentence_of(caught.value)
+
+
+def test_an_error_without_a_message_is_its_name() -> None:
+    assert sentence_of(RuntimeError()) == "RuntimeError"
 
 
 def test_without_a_start_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +131,8 @@ def test_a_folder_that_is_no_model(content: str | None, why: str, tmp_path: Path
 
 
 def test_a_name_nobody_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="was not found"):
         preflight.model_config("nobody/nothing", cache=str(tmp_path))
     assert preflight.profile_beside("nobody/nothing", cache=str(tmp_path)) is None
