@@ -13,6 +13,7 @@ installed vLLM and fails with the name that moved.
     API          install_frontend_hooks    bad healing settings are a 400; ops are taken off outputs, in order
     trainer      in_process_scheduler      a new profile every step
     trainer      reload_weights            new weights every step
+    trainer      shut_down                 an engine's end leaves the trainer's process group alone
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ KEY = "healing"
 
 #: module -> (attribute paths) read or replaced here or in `vllm_scheduler`.
 TOUCHED: dict[str, tuple[str, ...]] = {
-    "vllm.distributed": ("cleanup_dist_env_and_memory",),
     "vllm.distributed.parallel_state": ("destroy_model_parallel",),
     "vllm.v1.core.sched.async_scheduler": ("AsyncScheduler",),
     "vllm.v1.core.sched.scheduler": (
@@ -60,6 +60,7 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "vllm.v1.request": ("Request.update_block_hashes", "RequestStatus.PREEMPTED", "RequestStatus.RUNNING"),
     "vllm.v1.structured_output": ("StructuredOutputManager.accept_tokens",),
     "vllm.v1.engine": ("EngineCoreOutput",),
+    "vllm.v1.engine.core": ("EngineCore.shutdown", "cleanup_dist_env_and_memory"),
     "vllm.v1.outputs": ("LogprobsLists.slice_request", "LogprobsTensors", "SamplerOutput"),
     "vllm.v1.engine.input_processor": ("InputProcessor._validate_params",),
     "vllm.v1.engine.output_processor": ("OutputProcessor.process_outputs", "RequestState"),
@@ -600,13 +601,16 @@ def reload_weights(llm: Any, weights: Iterable[tuple[str, Any]]) -> None:
 def shut_down(llm: Any, *, with_process_group: bool) -> None:
     """Stop an engine that runs in this process, and vLLM's part of torch.distributed; `with_process_group`: all of it.
 
-    `llm` is of no use afterwards.
+    An engine core destroys the default process group as it goes, and that may be the trainer's. `llm` is of no use
+    afterwards.
     """
-    from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.distributed.parallel_state import destroy_model_parallel
+    from vllm.v1.engine import core
 
-    llm.llm_engine.engine_core.shutdown()
-    if with_process_group:
-        cleanup_dist_env_and_memory()
-    else:
-        destroy_model_parallel()
+    clean_up = core.cleanup_dist_env_and_memory
+    if not with_process_group:
+        core.cleanup_dist_env_and_memory = destroy_model_parallel
+    try:
+        llm.llm_engine.engine_core.shutdown()
+    finally:
+        core.cleanup_dist_env_and_memory = clean_up

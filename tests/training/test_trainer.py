@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from e3rl_core.credit import CreditRule
-from e3rl_core.errors import CheckpointError, RecipeError
+from e3rl_core.errors import CheckpointError
 from e3rl_training.config import E3RLConfig
 from e3rl_training.trainer import STATE_NAME, UNFINISHED, E3RLTrainer
 
@@ -220,13 +220,6 @@ def test_a_checkpoint_without_state_is_refused(model: Any, tokenizer: Any, setti
     (checkpoint / STATE_NAME).write_text("{", "utf-8")
     with pytest.raises(CheckpointError, match=STATE_NAME):
         trainer_of(model, tokenizer, settings).train(resume_from_checkpoint=str(checkpoint))
-
-
-def test_a_sharded_model_is_refused(model: Any, tokenizer: Any, settings: dict[str, Any]) -> None:
-    trainer = trainer_of(model, tokenizer, settings)
-    trainer.is_fsdp_enabled = True
-    with pytest.raises(RecipeError, match="FSDP and ZeRO-3 shard the model"):
-        trainer._refuse_shards()
 
 
 def test_the_rule_is_the_configured_one(settings: dict[str, Any]) -> None:

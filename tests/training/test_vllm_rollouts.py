@@ -297,6 +297,13 @@ def test_another_temperature_is_refused() -> None:
         VllmRollouts("nowhere", temperature=0.7, top_p=1.0, eos_ids=[EOS])
 
 
+def test_one_engine_over_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    with pytest.raises(RecipeError, match=r"vllm_settings\.tensor_parallel_size: is 2, .* 4 training processes"):
+        VllmRollouts("nowhere", temperature=1.0, top_p=1.0, eos_ids=[EOS], tensor_parallel_size=2)
+
+
 def test_an_unknown_engine_setting_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"training\.vllm_settings: .*max_modle_len"):
         VllmRollouts("nowhere", temperature=1.0, top_p=1.0, eos_ids=[EOS], max_modle_len=64)

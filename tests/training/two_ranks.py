@@ -1,87 +1,107 @@
-"""One rank of a two-process run: rank 0 erases by a schedule, rank 1 hardly ever. Writes what it ends with."""
+"""One rank of a run of a recipe in two processes: rank 0 erases as the recipe says, rank 1 hardly ever.
+
+Whatever samples, every rollout is held against the whole model of that moment. Writes what the rank ends with.
+`--resume` goes on from a checkpoint; with `--stop` rank 1, and it alone, is told to stop after two steps.
+"""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import os
+import signal
 import sys
-from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-from e3rl_training.config import E3RLConfig
+from e3rl_training import run
+from e3rl_training.recipe import Recipe
+from e3rl_training.sharding import gathered
 from e3rl_training.trainer import E3RLTrainer
-from e3rl_training.warmup import make_tokenizer
-
-PROMPTS = [f"{a}+{b}>" for a in range(4) for b in range(4)]
 
 
-def count_of_ones(completions: list[str], **_: Any) -> list[float]:
-    return [float(text.count("1")) for text in completions]
+def let_cpus_shard() -> None:
+    """torch shards on CPUs, accelerate does not: it drops the FSDP settings there. All else is as on GPUs."""
+    init = AcceleratorState.__init__
+
+    def keep_fsdp(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        init(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin = fsdp_plugin
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = keep_fsdp
 
 
-def checksum(model: Any) -> str:
+def weights(trainer: E3RLTrainer) -> dict[str, torch.Tensor]:
+    state = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    return {name: gathered(tensor).detach().clone() for name, tensor in state.items()}
+
+
+def checksum(state: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for _, value in sorted(model.state_dict().items()):
+    for _, value in sorted(state.items()):
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
 
 
-def main(folder: Path) -> None:
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=len(tokenizer), **size, pad_token_id=0, eos_token_id=1, bos_token_id=None)
-    )
-    before = checksum(model)
-    args = E3RLConfig(
-        output_dir=str(folder / "run"),
-        per_device_train_batch_size=8,
-        num_generations=4,
-        max_completion_length=24,
-        max_steps=3,
-        learning_rate=1e-3,
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
-        healing={"segment": {"tokens": 6}, "schedule": [2, 1]},
-        credit={"mode": "unbiased"},
-        plain_fraction=0.0,
-    )
-    data = Dataset.from_dict({"prompt": PROMPTS})
-    trainer = E3RLTrainer(model, [count_of_ones], args, train_dataset=data, processing_class=tokenizer)
-    rank = trainer.accelerator.process_index
-    if rank == 1:
-        trainer._policy = trainer._policy.updated({"schedule": [1, 0, 0, 0]})
-    seen = {"rows": 0, "erasures": 0}
-    credited, sample = trainer._credited, trainer._sample
+def surprisals(model: Any, prompt: list[int], tokens: tuple[int, ...]) -> list[float]:
+    with torch.inference_mode():
+        logps = model(torch.tensor([[*prompt, *tokens]])).logits[0].log_softmax(-1)
+    return [-float(logps[len(prompt) - 1 + place, token]) for place, token in enumerate(tokens)]
 
-    def count_rows(*given: Any) -> Any:
-        rows = credited(*given)
-        seen["rows"] += len(rows)
+
+class Watched(E3RLTrainer):
+    """Counts rows and erasures, and sees that samples are of the current weights."""
+
+    last: Watched
+    stop = False
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        self.whole = copy.deepcopy(model)
+        super().__init__(model, *args, **kwargs)
+        if self.accelerator.process_index == 1:
+            self._policy = self._policy.updated({"schedule": [1, 0, 0, 0]})
+        self.seen = {"rows": 0, "erasures": 0, "sharded": self.accelerator.is_fsdp2}
+        self.before = checksum(self.whole.state_dict())
+        Watched.last = self
+
+    def roll(self, prompts: list[Any]) -> dict[str, Any]:
+        if self.stop and self.accelerator.process_index == 1 and self.state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.whole.load_state_dict(weights(self))
+        rolled = super().roll(prompts)
+        assert self._batch is not None
+        for prompt, rollout in zip(self._batch.prompts, self._batch.rollouts, strict=True):
+            assert rollout.surprisals == pytest.approx(surprisals(self.whole, prompt, rollout.tokens), abs=1e-3)
+            self.seen["erasures"] += rollout.totals.erasures
+        return rolled
+
+    def _credited(self, *args: Any) -> list[Any]:
+        rows = super()._credited(*args)
+        self.seen["rows"] += len(rows)
         return rows
 
-    def count_erasures(*given: Any) -> Any:
-        rollouts = sample(*given)
-        seen["erasures"] += sum(rollout.totals.erasures for rollout in rollouts)
-        return rollouts
 
-    trainer._credited, trainer._sample = count_rows, count_erasures  # type: ignore[method-assign]
-    trainer.train()
+def main(recipe: str, *flags: str) -> None:
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        let_cpus_shard()
+    Watched.stop = "--stop" in flags
+    run.E3RLTrainer = Watched  # type: ignore[misc]
+    outcome = run.train(Recipe.load(recipe), resume="--resume" in flags)
+    trainer = Watched.last
     ended = {
-        **seen,
-        "before": before,
-        "parameters": checksum(trainer.accelerator.unwrap_model(trainer.model)),
+        **trainer.seen,
+        "before": trainer.before,
+        "parameters": checksum(weights(trainer)),
         "calibrator": trainer.calibrator.model_dump(),
     }
-    (folder / f"rank{rank}.json").write_text(json.dumps(ended), "utf-8")
+    (outcome.folder / f"rank{trainer.accelerator.process_index}.json").write_text(json.dumps(ended), "utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*sys.argv[1:])

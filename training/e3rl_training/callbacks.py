@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -75,7 +76,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 class Interrupt(TrainerCallback):  # type: ignore[misc]
-    """Ctrl-C and SIGTERM end the run after the step at hand, with a checkpoint; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end the run after the step at hand, with a checkpoint; a second Ctrl-C ends it at once.
+
+    Whichever rank is asked, all of them stop, and after the same step: a checkpoint is written together.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -91,7 +95,7 @@ class Interrupt(TrainerCallback):  # type: ignore[misc]
         self.asked = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.asked:
+        if any(gather_object([self.asked])):
             control.should_save = True
             control.should_training_stop = True
 

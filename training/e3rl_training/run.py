@@ -30,6 +30,7 @@ from e3rl_training.export import export, model_card, profile_of, provenance
 from e3rl_training.recipe import Recipe, typed
 from e3rl_training.rewards import reward_functions
 from e3rl_training.rollouts import Rollouts
+from e3rl_training.sharding import whole_model
 from e3rl_training.trainer import STATE_NAME, E3RLTrainer
 
 FINAL = "final"
@@ -95,8 +96,9 @@ def train(recipe: Recipe, *, resume: bool = False, command: str = "e3rl train") 
             reward.close()
     if trainer.state.global_step < trainer.state.max_steps:
         return Outcome(False, recipe.output, trainer.state.global_step)
+    trained = whole_model(trainer, getattr(torch, recipe.model.dtype))
     if trainer.accelerator.is_main_process:
-        _conclude(recipe, trainer, log.path, time.monotonic() - begun, command)
+        _conclude(recipe, trainer, trained, log.path, time.monotonic() - begun, command)
     return Outcome(True, recipe.output, trainer.state.global_step)
 
 
@@ -248,11 +250,10 @@ def _prompt_ids(tokenizer: Any, prompt: Any) -> list[int]:
     return list(encoded["input_ids"])
 
 
-def _conclude(recipe: Recipe, trainer: E3RLTrainer, log: Path, seconds: float, command: str) -> None:
+def _conclude(recipe: Recipe, trainer: E3RLTrainer, model: Any, log: Path, seconds: float, command: str) -> None:
     """Export the checkpoint, write the report, draw the curves."""
     records = callbacks.read(log)
     last = report.headline(records)
-    model = trainer.accelerator.unwrap_model(trainer.model)
     if recipe.model.lora is not None:
         model = model.merge_and_unload()
     policy = trainer.args.healing_policy()

@@ -23,14 +23,13 @@ from typing import Any, Final
 
 import torch
 from accelerate.utils import gather_object
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
 from e3rl_core.calibration import Calibrator
 from e3rl_core.engines.torch_rollout import Rollout
-from e3rl_core.errors import CheckpointError, RecipeError
+from e3rl_core.errors import CheckpointError
 from e3rl_core.policy import HealingPolicy
 from e3rl_core.segmentation import boundary_table
 from e3rl_training import continuation
@@ -40,6 +39,7 @@ from e3rl_training.continuation import Continuation
 from e3rl_training.measures import Measures
 from e3rl_training.rollouts import Rollouts, TorchRollouts
 from e3rl_training.rows import Row, collate, continued_row, fill, response_rows, split_rows
+from e3rl_training.sharding import refuse_unshardable
 
 #: Written last: a checkpoint folder with it is whole.
 STATE_NAME = "e3rl_state.json"
@@ -90,7 +90,7 @@ class E3RLTrainer(GRPOTrainer):  # type: ignore[misc]
     `make_rollouts(trainer)` may bring an engine of its own; by default the model being trained samples.
 
     Raises:
-        RecipeError: the model would be sharded over ranks.
+        RecipeError: the model would be sharded over ranks, and something asks for it whole.
     """
 
     def __init__(
@@ -112,16 +112,8 @@ class E3RLTrainer(GRPOTrainer):  # type: ignore[misc]
         self._batch: _Batch | None = None
         self._rewards: torch.Tensor | None = None
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, rollout_func=_roll, **kwargs)
-        self._refuse_shards()
+        refuse_unshardable(self)
         self.rollouts = (make_rollouts or _torch_rollouts)(self)
-
-    def _refuse_shards(self) -> None:
-        """Ranks erase at their own times; a sharded model's forward passes want all of them at once."""
-        if self.is_fsdp_enabled or (self.is_deepspeed_enabled and is_deepspeed_zero3_enabled()):
-            raise RecipeError(
-                "training: FSDP and ZeRO-3 shard the model, and rollouts need it whole on every rank; "
-                "use plain data parallelism or ZeRO-2, with model.lora or gradient_checkpointing to save memory"
-            )
 
     # --- sampling -----------------------------------------------------------------------------------------------------
 
@@ -213,7 +205,10 @@ class E3RLTrainer(GRPOTrainer):  # type: ignore[misc]
         return segment_mass(self.accelerator.unwrap_model(self.model), prompt, lengths, rollout.tokens)
 
     def _even(self, rows: list[Row]) -> list[Row]:
-        """As many rows on every rank, and a multiple of the slices TRL cuts a batch into."""
+        """As many rows on every rank, and a multiple of the slices TRL cuts a batch into.
+
+        So every rank takes a slice in as many parts: a sharded model's passes need all ranks at once.
+        """
         count = torch.tensor([len(rows)], device=self.accelerator.device)
         most = int(self.accelerator.gather(count).max())
         slices = self.args.steps_per_generation

@@ -1,5 +1,9 @@
 """Rollouts from our vLLM scheduler, in the trainer's own process: fast sampling, new weights every step.
 
+With several training processes each has a whole engine on its own device (vLLM's `external_launcher`, tensor parallel
+size 1). Engines join the trainer's process group when they start, and sample without a word to each other: ranks may
+erase at their own times. New weights are gathered where the model is sharded, by all ranks at once.
+
 The engine's op log says everything that a `Rollout` holds: each draw's tokens, raw log-probabilities, score, threshold
 and verdict. It does not say log-probabilities at another temperature than 1, so that one is refused.
 
@@ -33,6 +37,7 @@ from e3rl_core.healer import Totals
 from e3rl_core.policy import HealingPolicy
 from e3rl_core.profile import Profile
 from e3rl_core.uncertainty import Uncertainty
+from e3rl_training.sharding import gathered
 
 #: The one temperature at which a raw log-probability is the one that was sampled with.
 _TEMPERATURE: Final = 1.0
@@ -57,14 +62,14 @@ class _Request:
 
 
 class VllmRollouts:
-    """Rollouts of a vLLM engine in this process. One training process, one engine, one device.
+    """Rollouts of a vLLM engine in this process. One training process, one engine, one device; start them together.
 
     `engine_settings` are those of `vllm.LLM`. Unless they say otherwise the KV cache gets 1 GiB on CPUs, and the whole
     engine 30 % of a GPU's memory, because the trainer lives there too; CPUs run eagerly, without a compiler. `dtype`
     is the model's own: let it be the trainer's, or its log-probabilities are not those that were sampled with.
 
     Raises:
-        RecipeError: a temperature other than 1, more than one training process, or settings that vLLM does not take.
+        RecipeError: a temperature other than 1, one engine over several processes, or settings that vLLM does not take.
         EngineRefusal: a deployment that cannot be healed.
     """
 
@@ -76,12 +81,11 @@ class VllmRollouts:
                 f"training.temperature: is {temperature}, vLLM rollouts know {_TEMPERATURE} alone (the engine reports "
                 "raw log-probabilities); use rollout_engine: torch"
             )
-        _refuse_ranks()
         self._top_p = top_p
         self._eos_ids = list(eos_ids)
         self._group_is_ours = not torch.distributed.is_initialized()
         vllm_scheduler.register()
-        settings = {**_QUIET, **_defaults(engine_settings), **engine_settings, **_OURS}
+        settings = {**_QUIET, **_defaults(engine_settings), **engine_settings, **_OURS, **_among_ranks(engine_settings)}
         with _in_this_process():
             try:
                 self._llm = LLM(model, **settings)
@@ -132,10 +136,10 @@ class VllmRollouts:
     def load_weights(self, model: Any) -> None:
         """Sample from this Hugging Face model from now on. Adapters (PEFT) are merged for the time of the call.
 
-        Weights that are sharded over processes (FSDP, ZeRO-3) are not gathered.
+        Sharded weights (FSDP2) are gathered one by one: a collective, every rank calls this at the same point.
         """
-        with _whole_weights(model) as weights:
-            compat.reload_weights(self._llm, weights.items())
+        with _checkpoint_weights(model) as weights:
+            compat.reload_weights(self._llm, ((name, gathered(tensor)) for name, tensor in weights.items()))
 
     def close(self) -> None:
         """Give back the engine's memory, and vLLM's process group if nobody had one before."""
@@ -174,12 +178,18 @@ class VllmRollouts:
             raise TrainingError("vLLM rollouts: requests of an earlier, interrupted call are still open; start anew")
 
 
-def _refuse_ranks() -> None:
+def _among_ranks(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What an engine must know where it is one of several: the trainer's launcher has started its process."""
     ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if ranks > 1:
-        raise RecipeError(
-            f"training.rollout_engine: vLLM rollouts know one training process, this run has {ranks}; use 'torch'"
-        )
+    if ranks == 1:
+        return {}
+    for name, size in given.items():
+        if name.endswith("_parallel_size") and size != 1:
+            raise RecipeError(
+                f"training.vllm_settings.{name}: is {size}, but each of the {ranks} training processes has an engine "
+                "of its own; leave it out"
+            )
+    return {"distributed_executor_backend": "external_launcher"}
 
 
 def _refuse_unreported(policy: HealingPolicy) -> None:
@@ -240,7 +250,7 @@ def _requests(
 
 
 @contextmanager
-def _whole_weights(model: Any) -> Iterator[dict[str, torch.Tensor]]:
+def _checkpoint_weights(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     """The model's weights under the names of its checkpoint, adapters merged in as long as this is open.
 
     Merged weights are put back from a copy: taking an adapter out again would round, a bit more every step.
