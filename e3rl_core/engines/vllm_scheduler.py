@@ -55,7 +55,7 @@ class HealingScheduler(AsyncScheduler):
         compat.check_version(vllm.__version__)
         super().__init__(*args, **kwargs)
         compat.refuse_unhealable(self.vllm_config, self.kv_cache_config)
-        if not compat.worker_hooks_installed:
+        if not compat.worker_hooks_installed():
             raise EngineRefusal(
                 "healing needs its vLLM plugin 'e3rl' in every process: add e3rl to VLLM_PLUGINS, or unset it"
             )

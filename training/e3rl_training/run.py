@@ -183,7 +183,8 @@ def _vllm_rollouts(recipe: Recipe, args: E3RLConfig) -> Callable[[E3RLTrainer], 
             temperature=args.temperature,
             top_p=args.top_p,
             eos_ids=trainer.eos_token_ids,
-            **args.engine_settings(),
+            # vLLM's own default would sample a float32 checkpoint in bfloat16.
+            **{"dtype": recipe.model.dtype, **args.engine_settings()},
         )
 
     return make
