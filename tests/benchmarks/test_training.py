@@ -11,7 +11,7 @@ import pytest
 from benchmarks.training.__main__ import interval, summarise, tokens_to
 from benchmarks.training.arms import ARMS, TASK, settings
 from benchmarks.training.memory import fit
-from benchmarks.training.one_run import Graded
+from benchmarks.training.one_run import Budget, Graded
 from e3rl_core.policy import HealingPolicy
 from e3rl_training.config import E3RLConfig
 from e3rl_training.tasks import TASKS
@@ -68,6 +68,18 @@ def test_every_arm_is_a_configuration_for_every_task(task: str, tmp_path: Path) 
         args = E3RLConfig(**settings(arm, task), output_dir=str(tmp_path))
         assert args.generation_batch_size % args.num_generations == 0
         assert args.healing_policy().max_erasures == 2
+
+
+@pytest.mark.parametrize(("anneal", "shares"), [(True, [0.25, 0.5, 1.0]), (False, [0.0, 0.0, 0.0])])
+def test_annealing_ends_with_plain_rollouts_alone(anneal: bool, shares: list[float]) -> None:
+    budget = Budget(100, lambda seed: 0.5, anneal=anneal)
+    args, control = SimpleNamespace(plain_fraction=0.0), SimpleNamespace(should_training_stop=False)
+    seen = []
+    for drawn in (25, 25, 60):
+        budget.on_log(args, None, control, {"e3rl/drawn_tokens": drawn})
+        seen.append(args.plain_fraction)
+    assert seen == shares
+    assert control.should_training_stop
 
 
 def test_first_draws_are_graded_as_they_are_drawn() -> None:

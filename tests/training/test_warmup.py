@@ -59,3 +59,9 @@ def test_a_policy_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(warmup, "warm_up", None)
     assert starting_policy("modchain-s1", tmp_path, 0) == folder
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_longer_problems_have_a_policy_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(warmup.POLICIES, "modchain-s1", replace(POLICIES["modchain-s1"], updates=2))
+    usual = starting_policy("modchain-s1", tmp_path, 0, steps=6)
+    assert usual == starting_policy("modchain-s1", tmp_path, 0) != starting_policy("modchain-s1", tmp_path, 0, steps=8)
