@@ -1,19 +1,16 @@
-"""A key-value cache whose rows are cut and continued independently of each other.
+"""A key-value cache whose rows come, are cut, continued and leave independently of each other.
 
-Erasing makes a batch ragged: each row has its own history. The cache stays one rectangle all the same. Every step
-writes every row's newest token at the rectangle's next column, and a row is the LIST of columns that hold its tokens,
-in order:
+Erasing makes a batch ragged: each row has its own length. A token's column is its place in its row, so cutting a row
+is shortening its length, and its next token is written over what was cut:
 
-    column          0  1  2  3  4  5  6
-    row 0           a  b  c  d  e  f  g      columns 0 1 2 3 4 5 6
-    row 1           -  h  i  x  x  j  k      columns 1 2 5 6: x was erased, - is padding
+    column    0  1  2  3  4  5
+    row 0     a  b  c  d  e  f      length 6
+    row 1     h  i  x  x  .  .      length 2: x was erased, the next token goes to column 2
 
-Cutting a row is forgetting columns, and bringing a cut draw back is remembering them: no tensor moves and nothing is
-computed again. It is right because attention is a sum over the unmasked columns in any layout: a column knows its
-token's place from the position id it was written under, not from where it lies. Layers that do look at where it lies
-(sliding windows, recurrent states, models without position ids) are refused. Per-row lengths with an index copy would
-waste no column, but would need every attention implementation to take a length per row; masks they all take.
-Forgotten columns are squeezed out when a row leaves, and whenever more than `SLACK` have gathered.
+No step looks past the longest row, nothing is copied from step to step (memory grows by `CHUNK` columns at a time), and
+a row that leaves gives its seat to the last one. Which columns are a row's own is said by a mask: that is what every
+attention implementation takes. Layers that keep anything but one column a token (sliding windows, recurrent states)
+are refused, and so are models that do not let us say where a token stands.
 
 Notation: _B rows, _W columns, _T tokens of a row, _V vocabulary.
 """
@@ -25,16 +22,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin
 
 from e3rl_core.errors import EngineRefusal
 
-#: Columns no row needs that are put up with before the cache is squeezed.
-SLACK = 64
+#: Columns that memory grows by.
+CHUNK = 64
+
+#: Keys and values of some columns of a row, (heads, columns, head size) each.
+_Columns = tuple[torch.Tensor, torch.Tensor]
 
 
 def refuse_unhealable(model: Any) -> None:
-    """Refuse models whose cache cannot be masked column by column.
+    """Refuse models whose cache is not one column a token.
 
     Raises:
         EngineRefusal: naming what stands in the way.
@@ -60,101 +61,138 @@ class RaggedCache:
     def __init__(self, model: Any) -> None:
         refuse_unhealable(model)
         self._model = model
-        self._cache = DynamicCache()
-        self._columns: list[list[int]] = []
-        self._aside: list[dict[int, list[int]]] = []
-        self._seen = torch.zeros(0, 0, dtype=torch.bool)
+        self._layers: list[_Layer] = []
+        self._lengths: list[int] = []
+        self._aside: list[dict[int, list[_Columns]]] = []
 
     @property
     def width(self) -> int:
-        """Columns in the rectangle, _W."""
-        return int(self._seen.shape[1])
+        """Columns that a step looks at, _W: the longest row's length."""
+        return max(self._lengths, default=0)
 
-    def length(self, row: int) -> int:
-        """Tokens that `row` attends to."""
-        return len(self._columns[row])
-
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Run the prompts, padded on the left, and return the logits after each. Shape: (_B, _V), float32."""
+    def admit(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Append a row for each prompt, run it, and return the logits after it. Shape: (_B,) to (_B, _V), float32."""
         longest = max(len(prompt) for prompt in prompts)
-        device = self._model.device
-        tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
-        self._seen = torch.zeros(len(prompts), longest, dtype=torch.bool)
+        tokens = torch.zeros(len(prompts), longest, dtype=torch.long)  # padded on the left: all end in one column
+        seen = torch.zeros(len(prompts), longest, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
             tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-            self._seen[row, longest - len(prompt) :] = True
-            self._columns.append(list(range(longest - len(prompt), longest)))
-            self._aside.append({})
-        positions = (self._seen.long().cumsum(-1) - 1).clamp(min=0)
-        self._seen = self._seen.to(device)
-        return self._forward(tokens, positions)
+            seen[row, longest - len(prompt) :] = True
+        cache = DynamicCache()
+        logits = self._forward(cache, tokens, seen, (seen.long().cumsum(-1) - 1).clamp(min=0))
+        self._layers = self._layers or [_Layer(layer.keys, layer.values) for layer in cache.layers]
+        first = len(self._lengths)
+        self._lengths += [len(prompt) for prompt in prompts]
+        self._aside += [{} for _ in prompts]
+        for mine, layer in zip(self._layers, cache.layers, strict=True):
+            mine.reserve(len(self._lengths), longest)
+            for row, prompt in enumerate(prompts):
+                mine.write(first + row, 0, (layer.keys[row, :, -len(prompt) :], layer.values[row, :, -len(prompt) :]))
+        return logits
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Append one token to every row and return the logits after it. Shape: (_B,) to (_B, _V), float32."""
-        positions = torch.tensor([[len(columns)] for columns in self._columns])
-        for columns in self._columns:
-            columns.append(self.width)
-        self._seen = torch.nn.functional.pad(self._seen, (0, 1), value=True)
-        return self._forward(torch.tensor(tokens).unsqueeze(-1), positions)
+        columns = torch.tensor(self._lengths)
+        self._lengths = [length + 1 for length in self._lengths]
+        seen = torch.arange(self.width) <= columns.unsqueeze(-1)
+        for layer in self._layers:
+            layer.reserve(len(tokens), self.width)
+            layer.expect(columns.to(self._model.device), self.width)
+        return self._forward(
+            Cache(layers=self._layers), torch.tensor(tokens).unsqueeze(-1), seen, columns.unsqueeze(-1)
+        )
 
     def cut(self, row: int, length: int, *, aside: int | None = None) -> None:
         """Keep the first `length` tokens of a row; with `aside`, the rest can be brought back under that key."""
-        gone = self._columns[row][length:]
-        del self._columns[row][length:]
-        self._seen[row, gone] = False
         if aside is not None:
-            self._aside[row][aside] = gone
+            self._aside[row][aside] = [layer.read(row, length, self._lengths[row]) for layer in self._layers]
+        self._lengths[row] = length
 
     def bring_back(self, row: int, key: int) -> None:
         """Append to a row what was cut from the same place under `key`."""
         columns = self._aside[row][key]
-        self._columns[row].extend(columns)
-        self._seen[row, columns] = True
+        for layer, kept in zip(self._layers, columns, strict=True):
+            layer.write(row, self._lengths[row], kept)
+        self._lengths[row] += columns[0][0].shape[1]
 
     def forget_aside(self, row: int) -> None:
         """Nothing cut from this row will be brought back any more."""
         self._aside[row].clear()
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let the rows not listed leave; the others are numbered anew, in the order listed."""
-        longest = max((len(self._needed(row)) for row in rows), default=0)
-        if len(rows) < len(self._columns) or self.width > longest + SLACK:
-            self._squeeze(rows, longest)
+    def leave(self, row: int) -> None:
+        """Let a row go; the last one takes its place and its number."""
+        last = len(self._lengths) - 1
+        if row < last:
+            for layer in self._layers:
+                layer.write(row, 0, layer.read(last, 0, self._lengths[last]))
+            self._lengths[row], self._aside[row] = self._lengths[last], self._aside[last]
+        del self._lengths[last], self._aside[last]
 
-    def _needed(self, row: int) -> list[int]:
-        return self._columns[row] + [column for columns in self._aside[row].values() for column in columns]
-
-    def _squeeze(self, rows: Sequence[int], width: int) -> None:
-        device = self._seen.device
-        index = torch.zeros(len(rows), width, dtype=torch.long)  # padding repeats column 0; it stays unseen
-        moved: list[dict[int, int]] = []
-        for new, row in enumerate(rows):
-            needed = self._needed(row)
-            index[new, : len(needed)] = torch.tensor(needed)
-            moved.append({column: place for place, column in enumerate(needed)})
-        pick = torch.tensor(rows, dtype=torch.long, device=device).unsqueeze(-1)
-        index = index.to(device)
-        for layer in self._cache.layers:  # (_B, heads, _W, head size); indexing moves the heads last but one
-            layer.keys = layer.keys[pick, :, index].transpose(1, 2).contiguous()
-            layer.values = layer.values[pick, :, index].transpose(1, 2).contiguous()
-        self._columns = [[moved[new][column] for column in self._columns[row]] for new, row in enumerate(rows)]
-        self._aside = [
-            {key: [moved[new][column] for column in columns] for key, columns in self._aside[row].items()}
-            for new, row in enumerate(rows)
-        ]
-        self._seen = torch.zeros(len(rows), width, dtype=torch.bool, device=device)
-        for row, columns in enumerate(self._columns):
-            self._seen[row, columns] = True
-
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def _forward(self, cache: Cache, tokens: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         device = self._model.device
         output = self._model(
             input_ids=tokens.to(device),
-            attention_mask=self._seen.long(),
+            attention_mask=seen.long().to(device),
             position_ids=positions.to(device),
-            past_key_values=self._cache,
+            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
+
+
+class _Layer(CacheLayerMixin):
+    """One layer's keys and values, (rows, heads, columns, head size); some rows and columns may be spare."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.keys, self.values = key_states[:0, :, :0], value_states[:0, :, :0]
+        self.is_initialized = True
+
+    def reserve(self, rows: int, columns: int) -> None:
+        """Have room for so many. What is spare is finite: a masked column has weight 0, and 0 times nan is nan."""
+        if rows > self.keys.shape[0] or columns > self.keys.shape[2]:
+            columns = -(-columns // CHUNK) * CHUNK
+            self.keys, self.values = (_grown(tensor, rows, columns) for tensor in (self.keys, self.values))
+
+    def read(self, row: int, start: int, stop: int) -> _Columns:
+        """A copy of a row's columns, (heads, columns, head size) each."""
+        return self.keys[row, :, start:stop].clone(), self.values[row, :, start:stop].clone()
+
+    def write(self, row: int, start: int, columns: _Columns) -> None:
+        """Put columns into a row."""
+        for tensor, new in zip((self.keys, self.values), columns, strict=True):
+            tensor[row, :, start : start + new.shape[1]] = new
+
+    def expect(self, columns: torch.Tensor, width: int) -> None:
+        """The next `update` brings one token for each of the first rows, for these columns."""
+        self._columns, self._width = columns, width
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.arange(len(self._columns), device=self._columns.device)
+        self.keys[rows, :, self._columns] = key_states[:, :, 0]
+        self.values[rows, :, self._columns] = value_states[:, :, 0]
+        return self.keys[: len(rows), :, : self._width], self.values[: len(rows), :, : self._width]
+
+    def get_seq_length(self) -> int:
+        return self._width - 1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._width, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _grown(tensor: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The same with at least so many rows and columns. (rows, heads, columns, head size)."""
+    had_rows, heads, had_columns, size = tensor.shape
+    grown = tensor.new_zeros(max(rows, had_rows), heads, max(columns, had_columns), size)
+    grown[:had_rows, :, :had_columns] = tensor
+    return grown

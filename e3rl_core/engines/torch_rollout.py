@@ -2,7 +2,8 @@
 
 The rules are the healer's (F6-F7); this module samples, and does what the verdicts say: commit, or cut the row back
 to its checkpoint and draw again. Rows are independent. They erase at their own times, they never wait for each other,
-and what a row draws does not depend on its batch (unless rows share a group's statistics).
+a row that ends gives its seat in the batch to the next prompt, and what a row draws does not depend on its batch
+(unless rows share a group's statistics).
 
 An erased draw costs its own tokens: the last kept token is run again to get the distribution back, and the erased
 draw's last token was never run. So a row's forward tokens are prompt + committed + erased - 1, counted and tested.
@@ -13,12 +14,14 @@ Notation: _B rows, _T tokens of a response, _S segments, _G groups. Surprisals a
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
+from e3rl_core.engines.torch_attention import unrepeated
 from e3rl_core.engines.torch_cache import RaggedCache
 from e3rl_core.engines.torch_sampling import Sampled, sample
 from e3rl_core.errors import PolicyError
@@ -87,6 +90,7 @@ def rollout(
     groups: Sequence[int] | None = None,
     seed: int = 0,
     forced: Sequence[Sequence[int]] | None = None,
+    seats: int | None = None,
 ) -> list[Rollout]:
     """Sample one healed response per prompt.
 
@@ -105,15 +109,16 @@ def rollout(
         seed: row i draws from the random stream seed + i.
         forced: (_B,) tokens to take in place of sampling, erased draws included, in the order drawn: the same scores
             and decisions as when they were sampled. A response ends where they do.
+        seats: responses in the batch at once; without it all of them.
 
     Raises:
-        ValueError: an empty prompt, a negative or zero `max_tokens`, or lengths that do not match.
+        ValueError: an empty prompt, a negative or zero `max_tokens` or `seats`, or lengths that do not match.
         PolicyError: `scope: reasoning` without `reasoning_end`.
         EngineRefusal: the model's cache cannot be rolled back.
     """
     policies = [policy] * len(prompts) if isinstance(policy, HealingPolicy) else list(policy)
-    _check(prompts, policies, max_tokens, reasoning_end, groups, forced)
-    limits = _Limits(max_tokens, frozenset(eos_ids), boundaries, reasoning_end, time.monotonic())
+    _check(prompts, policies, max_tokens, reasoning_end, groups, forced, seats)
+    limits = _Limits(max_tokens, frozenset(eos_ids), boundaries, reasoning_end)
     histories = {group: GroupHistory() for group in groups or ()}
     rows = [
         _Row(
@@ -132,8 +137,8 @@ def rollout(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            results = _decode(model, rows, top_p)
+        with torch.inference_mode(), unrepeated(model):
+            results = _decode(model, rows, top_p, seats or len(rows))
     finally:
         model.train(training)
     return [results[index] for index in range(len(prompts))]
@@ -146,9 +151,11 @@ def _check(
     reasoning_end: int | None,
     groups: Sequence[int] | None,
     forced: Sequence[Sequence[int]] | None,
+    seats: int | None,
 ) -> None:
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens is {max_tokens}, it must be at least 1")
+    for name, count in (("max_tokens", max_tokens), ("seats", seats)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name} is {count}, it must be at least 1")
     for name, rows in (("policy", policies), ("groups", groups), ("forced", forced)):
         if rows is not None and len(rows) != len(prompts):
             raise ValueError(f"{name} has {len(rows)} entries for {len(prompts)} prompts")
@@ -159,31 +166,38 @@ def _check(
         raise PolicyError("healing.scope", "'reasoning' needs the token that ends the reasoning (reasoning_end)")
 
 
-def _decode(model: Any, rows: list[_Row], top_p: float) -> dict[int, Rollout]:
+def _decode(model: Any, rows: list[_Row], top_p: float, seats: int) -> dict[int, Rollout]:
+    """Rows that may erase first: they take longer, and plain ones fill the seats that fall free at the end."""
     results: dict[int, Rollout] = {}
-    if not rows:
-        return results
+    waiting = deque(sorted(rows, key=lambda row: row.healer.policy.mode != "on"))
+    seated: list[_Row] = []
     cache = RaggedCache(model)
-    logits = cache.prefill([row.tokens for row in rows])
-    while True:
-        sampled = sample(
-            logits,
-            [row.temperature for row in rows],
-            [row.generator for row in rows],
-            top_p=top_p,
-            forced=[row.next_forced() for row in rows],
-        )
-        for place, (row, token) in enumerate(zip(rows, sampled, strict=True)):
-            _apply(row.take(token), row, place, cache)
-        results.update((row.index, row.result()) for row in rows if row.finish is not None)
-        alive = [place for place, row in enumerate(rows) if row.finish is None]
-        if not alive:
-            return results
-        rows = [rows[place] for place in alive]
-        cache.keep(alive)
-        for row in rows:
+    while waiting or seated:
+        logits = [cache.step([row.tokens[-1] for row in seated])] if seated else []
+        for row in seated:
             row.forward_tokens += 1
-        logits = cache.step([row.tokens[-1] for row in rows])
+        newcomers = [waiting.popleft() for _ in range(min(seats - len(seated), len(waiting)))]
+        if newcomers:
+            logits.append(cache.admit([row.tokens for row in newcomers]))
+            seated += newcomers
+            for row in newcomers:
+                row.seated_at = time.monotonic()
+        sampled = sample(
+            torch.cat(logits),
+            [row.temperature for row in seated],
+            [row.generator for row in seated],
+            top_p=top_p,
+            forced=[row.next_forced() for row in seated],
+        )
+        for place, (row, token) in enumerate(zip(seated, sampled, strict=True)):
+            _apply(row.take(token), row, place, cache)
+        for place in reversed(range(len(seated))):
+            if seated[place].finish is not None:
+                results[seated[place].index] = seated[place].result()
+                cache.leave(place)
+                seated[place] = seated[-1]
+                seated.pop()
+    return results
 
 
 def _apply(verdict: Verdict, row: _Row, place: int, cache: RaggedCache) -> None:
@@ -206,14 +220,9 @@ class _Limits:
     eos_ids: frozenset[int]
     boundaries: bytes | None
     reasoning_end: int | None
-    started: float
 
     def boundary(self, token: int) -> int:
         return self.boundaries[token] if self.boundaries is not None and token < len(self.boundaries) else 0
-
-    def late(self, policy: HealingPolicy) -> bool:
-        deadline = policy.budget.deadline_ms
-        return deadline is not None and (time.monotonic() - self.started) * 1000 > deadline
 
 
 @dataclass(slots=True)
@@ -230,6 +239,8 @@ class _Row:
     forced: Iterator[int] | None
     left: int
     """Forced tokens not yet taken."""
+    seated_at: float = 0.0
+    """By the monotonic clock; seconds."""
     finish: Finish | None = None
     checkpoint: int = 0
     """Tokens, the prompt's included, that are final."""
@@ -271,7 +282,7 @@ class _Row:
             boundary=self.limits.boundary(sampled.token),
             final=finish is not None,
             reasoning_over=sampled.token == self.limits.reasoning_end,
-            late=self.limits.late(policy),
+            late=self._late(),
         )
         if isinstance(verdict, Erase):
             self._record(verdict.draw, verdict, temperature, kept=False)
@@ -283,6 +294,10 @@ class _Row:
         elif self.forced is not None and self.left == 0:
             self.finish = "forced"
         return verdict
+
+    def _late(self) -> bool:
+        deadline = self.healer.policy.budget.deadline_ms
+        return deadline is not None and (time.monotonic() - self.seated_at) * 1000 > deadline
 
     def _finish(self, token: int) -> Finish | None:
         if token in self.limits.eos_ids:

@@ -212,6 +212,15 @@ def test_rows_of_a_group_share_their_statistics(engine: VllmRollouts) -> None:
     assert thresholds[0] != thresholds[1]
 
 
+def test_rows_that_may_erase_are_asked_for_first_and_come_back_in_their_places(engine: VllmRollouts) -> None:
+    policies = [policy_of("off"), policy_of("scheduled")] * 4
+    with patch.object(engine._llm, "generate", wraps=engine._llm.generate) as generate:
+        rollouts = sample(engine, policies)
+    asked = [params.extra_args["healing"]["mode"] for params in generate.call_args.args[1]]
+    assert asked == sorted(asked, reverse=True)
+    assert [one.totals.erasures > 0 for one in rollouts] == [False, True] * 4
+
+
 def test_a_new_profile_moves_the_thresholds(engine: VllmRollouts) -> None:
     first = [
         sample(engine, [policy_of("shadow")] * 8, profile=profile)[0].draws[0].threshold

@@ -61,7 +61,10 @@ class E3RLConfig(GRPOConfig):  # type: ignore[misc]
         default="torch", metadata={"help": "torch: the model being trained samples; vllm: our vLLM scheduler does."}
     )
     rollout_batch: int = field(
-        default=256, metadata={"help": "Responses sampled at once by the torch engine: bounds its memory."}
+        default=256,
+        metadata={
+            "help": "Most responses in the torch engine at once: bounds its memory. One that ends seats the next."
+        },
     )
     vllm_settings: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Settings of the vLLM engine, e.g. gpu_memory_utilization, max_model_len."}

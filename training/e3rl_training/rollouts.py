@@ -36,7 +36,7 @@ class Rollouts(Protocol):
 
 
 class TorchRollouts:
-    """Rollouts of the model being trained, `batch` responses at a time."""
+    """Rollouts of the model being trained, at most `batch` responses at once."""
 
     def __init__(
         self,
@@ -67,20 +67,17 @@ class TorchRollouts:
         profile: Profile | None,
         seed: int,
     ) -> list[Rollout]:
-        results: list[Rollout] = []
-        for start in range(0, len(prompts), self._batch):
-            part = slice(start, start + self._batch)
-            results += rollout(
-                self._model,
-                prompts[part],
-                policies[part],
-                max_tokens=max_tokens,
-                profile=profile,
-                groups=groups[part],
-                seed=seed + start,
-                **self._settings,
-            )
-        return results
+        return rollout(
+            self._model,
+            prompts,
+            policies,
+            max_tokens=max_tokens,
+            profile=profile,
+            groups=groups,
+            seed=seed,
+            seats=self._batch,
+            **self._settings,
+        )
 
     def load_weights(self, model: Any) -> None:
         # Under PEFT's wrapper is the model itself, with the adapters in its layers.

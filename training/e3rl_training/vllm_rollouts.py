@@ -242,11 +242,12 @@ def _in_this_process() -> Iterator[None]:
 def _requests(
     prompts: Sequence[Sequence[int]], policies: Sequence[HealingPolicy], groups: Sequence[int]
 ) -> list[_Request]:
-    """Rows of one group, policy and prompt together, in the order of their first rows."""
+    """Rows of one group, policy and prompt together. Those that may erase first: they take longer."""
     rows: dict[tuple[int, HealingPolicy, tuple[int, ...]], list[int]] = {}
     for row, key in enumerate(zip(groups, policies, map(tuple, prompts), strict=True)):
         rows.setdefault(key, []).append(row)
-    return [_Request(prompt, policy, tuple(found)) for (_, policy, prompt), found in rows.items()]
+    requests = [_Request(prompt, policy, tuple(found)) for (_, policy, prompt), found in rows.items()]
+    return sorted(requests, key=lambda request: request.policy.mode != "on")
 
 
 @contextmanager

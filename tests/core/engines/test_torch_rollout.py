@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from e3rl_core.engines.torch_cache import SLACK, RaggedCache
+from e3rl_core.engines.torch_cache import CHUNK, RaggedCache
 from e3rl_core.engines.torch_rollout import Rollout, RolloutDraw, rollout
 from e3rl_core.errors import EngineRefusal, PolicyError
 from e3rl_core.healer import Limit, Reason
@@ -252,25 +252,56 @@ def test_a_profile_is_the_prior(model: Any) -> None:
     assert r.draws[0].threshold == pytest.approx(9.0)
 
 
-def test_long_ragged_batches_are_squeezed_and_stay_right(model: Any) -> None:
+def test_long_ragged_batches_stay_right(model: Any) -> None:
     policy = scheduled(0, 4, keep="best", retry={"temperature": 2.0})
     plain = healing(mode="off")
-    length = 3 * SLACK
+    length = 2 * CHUNK + 1
     results = rollout(model, PROMPTS, [policy, plain, policy, plain], max_tokens=length)
     for prompt, r in zip(PROMPTS, results, strict=True):
         assert r.surprisals == pytest.approx((-logprobs_of(model, prompt, r.tokens)).tolist(), abs=1e-3)
 
 
-def test_the_cache_does_not_keep_more_than_a_few_forgotten_columns(model: Any) -> None:
+@pytest.mark.parametrize("seats", [1, 2, 3])
+def test_rows_give_their_seats_on_and_draw_what_they_would_have_drawn(model: Any, seats: int) -> None:
+    policies = [healing(threshold={"k": -1.0}, max_erasures=3, keep="best"), healing(mode="off")] * 4
+    prompts, settings = PROMPTS * 2, {"max_tokens": 24, "eos_ids": [11]}
+    together = rollout(model, prompts, policies, **settings)
+    seated = rollout(model, prompts, policies, seats=seats, **settings)
+    assert [decisions(r) for r in seated] == [decisions(r) for r in together]
+    assert [r.tokens for r in seated] == [r.tokens for r in together]
+    assert [r.forward_tokens for r in seated] == [r.forward_tokens for r in together]
+
+
+def test_no_more_rows_run_than_there_are_seats(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    step = RaggedCache.step
+    monkeypatch.setattr(
+        RaggedCache, "step", lambda cache, tokens: (batches.append(len(tokens)), step(cache, tokens))[1]
+    )
+    rollout(model, PROMPTS * 2, [scheduled(1), healing(mode="off")] * 4, max_tokens=8, seats=3)
+    assert max(batches) == 3
+
+
+def test_the_cache_is_as_wide_as_its_longest_row(model: Any) -> None:
     cache = RaggedCache(model)
     with torch.inference_mode():
-        cache.prefill(PROMPTS)
-        for _ in range(5 * SLACK):
+        cache.admit(PROMPTS)
+        for _ in range(2 * CHUNK):
             cache.step([1] * len(PROMPTS))
             for row in range(len(PROMPTS)):
                 cache.cut(row, 1)
-            cache.keep(range(len(PROMPTS)))
-    assert cache.width <= 1 + SLACK + 1
+    assert cache.width == 1
+
+
+def test_eager_attention_gives_the_same(model: Any) -> None:
+    policy = healing(threshold={"k": -1.0}, max_erasures=2)
+    usual = rollout(model, PROMPTS, policy, max_tokens=24)
+    model.set_attn_implementation("eager")
+    try:
+        eager = rollout(model, PROMPTS, policy, max_tokens=24)
+    finally:
+        model.set_attn_implementation("sdpa")
+    assert [decisions(r) for r in eager] == [decisions(r) for r in usual]
 
 
 def test_the_model_is_left_in_its_mode(model: Any) -> None:
@@ -289,6 +320,7 @@ def test_no_prompts_no_responses(model: Any) -> None:
     [
         ({"prompts": [[]]}, "prompt without tokens"),
         ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"seats": 0}, "seats is 0"),
         ({"groups": [1, 2]}, "groups has 2 entries for 1 prompts"),
         ({"forced": [[]]}, "forced without tokens"),
         ({"policy": [healing()] * 2}, "policy has 2 entries"),
