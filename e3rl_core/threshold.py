@@ -106,6 +106,7 @@ def critical_ks(us: Sequence[float], priors: Sequence[Moments], rule: ThresholdR
     Args:
         us: U of segment 0, 1, .., nats.
         priors: what the profile expects there.
+        rule: whose k is left open.
     """
     own = OwnHistory(rule.decay)
     found = []
