@@ -43,6 +43,11 @@ def test_a_file_becomes_prompts_and_answers(tmp_path: Path, name: str) -> None:
     assert spec.title == name
 
 
+def test_an_answer_column_of_no_name_means_no_answers(tmp_path: Path) -> None:
+    spec = DataSpec(path=written(tmp_path / "x.jsonl", [{"prompt": "1+1?"}]), columns={"answer": ""}, chat=False)
+    assert load(spec).to_list() == [{"prompt": "1+1?", "answer": ""}]
+
+
 def test_columns_are_mapped_and_others_left_out(tmp_path: Path) -> None:
     rows = [{"question": "1+1?", "answer": "2", "level": 1}]
     spec = DataSpec(path=written(tmp_path / "x.jsonl", rows), columns={"prompt": "question"}, chat=False)

@@ -37,7 +37,9 @@ class DataSpec(BaseModel):
     ) = Field(None, description="A set from the Hub, or generated problems (modchain, wordproblems).")
     path: Path | None = Field(None, description="A file instead: .jsonl, .json (a list of objects) or .parquet.")
     columns: dict[str, str] = Field(
-        default_factory=dict, description="What the file calls `prompt` and `answer`, where it calls them otherwise."
+        default_factory=dict,
+        description="What the file calls `prompt` and `answer`, where it calls them otherwise; an `answer` of no name: "
+        "it has none.",
     )
     split: str = Field("train", min_length=1, description="Of a set from the Hub.")
     limit: int | None = Field(None, ge=1, description="At most so many problems, drawn at random. Null: all, in order.")
@@ -224,7 +226,7 @@ def _read(spec: DataSpec, path: Path) -> Iterator[_Problem]:
         for where, row in readers[path.suffix](path):
             prompt, answer = (_value(spec, where, row, ours) for ours in _OURS)
             final = final_answer(answer)
-            if not final:
+            if not final and answer:
                 raise DataError(f"data.path: {where} has nothing after its last ####; write the answer there")
             yield _Problem(prompt, final)
     except FileNotFoundError:
@@ -237,6 +239,8 @@ def _value(spec: DataSpec, where: str, row: Any, ours: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(f"data.path: {where} is of type {type(row).__name__}; it has to be an object of columns")
     column = spec.columns.get(ours, ours)
+    if ours == "answer" and not column:
+        return ""
     if column not in row:
         raise DataError(
             f"data.path: {where} has no column {column}, only {', '.join(map(str, row)) or 'none at all'}; "
