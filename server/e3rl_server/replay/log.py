@@ -69,12 +69,11 @@ class Response:
         """Of all choices, in one line."""
         kept = [draw.op for draw in self.draws if isinstance(draw.op, CommittedOp)]
         erased = [draw.op for draw in self.draws if isinstance(draw.op, ErasedOp)]
-        parts = [
-            f"{len(kept)} segments of {sum(op.tokens for op in kept)} tokens",
-            f"{len(erased)} draws of {sum(op.tokens for op in erased)} tokens erased",
-        ]
+        parts = [f"kept {len(kept)} segments ({sum(op.tokens for op in kept)} tokens)"]
         if self.mode == "shadow":
-            parts[1] = f"{sum(op.reason is not None for op in kept)} would be erased"
+            parts.append(f"would erase {sum(op.reason is not None for op in kept)}")
+        else:
+            parts.append(f"erased {len(erased)} draws ({sum(op.tokens for op in erased)} tokens)")
         if kept:
             parts.append(f"mean U {sum(op.uncertainty.u for op in kept) / len(kept):.2f} nats")
         return ", ".join(parts)

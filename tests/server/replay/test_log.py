@@ -16,8 +16,13 @@ def test_draws_stand_in_order_with_their_text(tmp_path: Path) -> None:
     assert (response.id, response.model, response.mode, response.prompt_tokens) == ("chatcmpl-1", "tiny", "on", 3)
     assert [(draw.kept, draw.text) for draw in response.choices[0]] == [(False, WRONG), (True, RIGHT), (True, LAST)]
     assert response.exhausted == {0: ["erased_fraction"]}
-    assert response.sums == "2 segments of 12 tokens, 1 draws of 8 tokens erased, mean U 1.00 nats"
+    assert response.sums == "kept 2 segments (12 tokens), erased 1 draws (8 tokens), mean U 1.00 nats"
     assert (response.finished, response.advice) == (True, "")
+
+
+def test_in_shadow_mode_what_would_be_erased_is_counted(tmp_path: Path) -> None:
+    response = read(written(tmp_path, mode="shadow"))
+    assert response.sums == "kept 2 segments (12 tokens), would erase 1, mean U 1.00 nats"
 
 
 def test_notes_tell_why(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def calibrate(model: str | None, settings: Settings, output: Path | None) -> Cal
     )
     drawn = sample(
         folder,
-        [_tokens(tokenizer, one) for one in problems.asked],
+        [models.prompt_ids(tokenizer, one.prompt) for one in problems.asked],
         policy,
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
@@ -129,13 +129,6 @@ def _described(folder: str) -> tuple[dict[str, Any], Any]:
         raise CalibrationError(
             f"model {folder} cannot be loaded ({reason}); name a model folder, or one on the Hub within reach"
         ) from None
-
-
-def _tokens(tokenizer: Any, asked: Asked) -> list[int]:
-    if isinstance(asked.prompt, str):
-        return list(tokenizer(asked.prompt)["input_ids"])
-    text = tokenizer.apply_chat_template(asked.prompt, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _graded(asked: Sequence[Asked], answers: Sequence[Answer], measured: measures.Measured) -> dict[str, Any] | None:
