@@ -177,3 +177,10 @@ def test_train_is_the_training_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(e3rl_training.cli, "main", lambda argv: len(argv))
     assert main(["train", "recipe.yaml", "--dry-run"]) == 2
+
+
+def test_calibrate_is_the_training_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    import e3rl_training.calibration.cli
+
+    monkeypatch.setattr(e3rl_training.calibration.cli, "main", lambda argv: len(argv))
+    assert main(["calibrate", "MODEL", "--data", "x.jsonl"]) == 3
