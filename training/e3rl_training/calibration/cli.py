@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from e3rl_core.errors import CalibrationError, E3RLError
@@ -76,9 +76,9 @@ def _columns(text: str) -> dict[str, str]:
     return found
 
 
-def _number(low: float, high: float, kind: type = float) -> object:
-    def parse(text: str) -> float | int:
-        value: float | int = kind(text)
+def _number(low: float, high: float, kind: type[float] = float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"has to be from {low:g} to {high:g}")
         return value
