@@ -1,4 +1,7 @@
-"""Learning what is normal: running moments of U and erase rates by segment index, while a model trains or serves."""
+"""Learning what is normal: moments of U and erase rates by segment index, while a model trains or from a sample of it.
+
+`Calibrator` learns from a stream of draws; the functions below it from responses that erased nothing (shadow mode).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from e3rl_core.profile import DEFAULT_PRIOR, Profile
+from e3rl_core.profile import DEFAULT_PRIOR, Profile, SegmentStatistics, Spread
 from e3rl_core.threshold import Moments
+from e3rl_core.uncertainty import Uncertainty
 
 
 class _Index(BaseModel):
@@ -107,3 +111,62 @@ class Calibrator(BaseModel):
             settings=settings or {},
             provenance=provenance or {},
         )
+
+
+# --- from a sample of responses that erased nothing -------------------------------------------------------------------
+
+#: Shares at which a profile tells quantiles.
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+
+
+def statistics_of(responses: Sequence[Sequence[Uncertainty]]) -> tuple[SegmentStatistics, ...]:
+    """What was seen at each segment index, from the scores of each response's segments, (_B, _S)."""
+    longest = max(map(len, responses), default=0)
+    found = []
+    for segment in range(longest):
+        draws = [response[segment] for response in responses if segment < len(response)]
+        parts = {name: spread([getattr(one, name) for one in draws]) for name in ("u", "mean", "max", "slope")}
+        found.append(SegmentStatistics(draws=len(draws), **parts))
+    return tuple(found)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean, standard deviation (of the sample itself, over n) and `QUANTILES`."""
+    mean = sum(values) / len(values)
+    return Spread(
+        mean=mean,
+        std=math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)),
+        quantiles={str(share): quantile(values, share) for share in QUANTILES},
+    )
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of the others lie below, linear between two neighbours."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def k_for_rate(critical: Sequence[float], rate: float) -> float:
+    """The least k, to four places, at which at most `rate` of the draws are erased at first sight.
+
+    Args:
+        critical: each draw's k below which it is erased (`threshold.critical_ks`).
+        rate: from 0 to 1.
+    """
+    ordered = sorted(critical, reverse=True)
+    allowed = math.floor(rate * len(ordered) + 1e-9)
+    k = ordered[allowed] if allowed < len(ordered) else -math.inf
+    low, high = _K_BOUNDS
+    return min(high, max(low, k)) if not low < k < high else math.ceil(k * 1e4) / 1e4
+
+
+def rate_at(critical: Sequence[float], k: float) -> float:
+    """The share of draws that are erased at first sight under this k."""
+    return sum(one > k for one in critical) / len(critical)
+
+
+#: Of `ThresholdRule.k`.
+_K_BOUNDS = (-10.0, 1e9)

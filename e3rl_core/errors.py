@@ -6,6 +6,8 @@ E3RLError
 ├── EngineRefusal        this deployment cannot be healed (start-up exits non-zero, naming why)
 ├── ModelError           the model to serve cannot be found, verified or prepared
 ├── EventError           an event stream is out of sequence or of a protocol this code does not know
+├── CalibrationError     a calibration cannot start, or measured nothing
+├── EvaluationError      an evaluation cannot start, go on, or be trusted
 └── TrainingError        a training run cannot start or go on
     ├── RecipeError      a recipe has an unknown key, a wrong type, or settings that contradict each other
     ├── DataError        the training data cannot be read, is empty, or lacks a column
@@ -43,6 +45,14 @@ class ModelError(E3RLError):
 
 class EventError(E3RLError):
     """An event is out of sequence, malformed, or of an unknown protocol version."""
+
+
+class CalibrationError(E3RLError):
+    """A calibration has nowhere to write, an engine that does not start, or nothing to learn from."""
+
+
+class EvaluationError(E3RLError):
+    """An arm is unknown, a server does not answer, or a folder holds samples of another evaluation."""
 
 
 class TrainingError(E3RLError):

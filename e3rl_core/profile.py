@@ -20,19 +20,50 @@ PROFILE_NAME = "healing_profile.json"
 DEFAULT_PRIOR = Moments(mean=1.4, std=0.6)
 
 
+#: Settings that decide what U means.
+_SCORING = ("segment", "uncertainty")
+
+
+class Spread(BaseModel):
+    """How one figure is distributed over draws, nats."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    mean: float
+    std: float
+    quantiles: dict[str, float] = Field(description="By the share of draws at or below, as text: 0.5 is the median.")
+
+
+class SegmentStatistics(BaseModel):
+    """The draws seen at one segment index: U and its parts (F3)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    draws: int
+    u: Spread
+    mean: Spread
+    max: Spread
+    slope: Spread
+
+
 class Profile(BaseModel):
     """Moments of U by segment index, and the settings they were learned under."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = Field(2, description="2 added `statistics`.")
     model: str | None = Field(None, description="Fingerprint of the model it was learned on; see `fingerprint`.")
     mean: tuple[float, ...] = Field(
         min_length=1, description="Mean of U at segment 0, 1, ..; the last one repeats. Nats."
     )
     std: tuple[float, ...] = Field(min_length=1, description="Standard deviation of U, likewise. Nats.")
     segments: int = Field(0, ge=0, description="How many segments were seen.")
-    settings: dict[str, Any] = Field(default_factory=dict, description="Healing settings this profile suggests.")
+    statistics: tuple[SegmentStatistics, ...] = Field(
+        (), description="What was seen at segment 0, 1, .., not smoothed as mean and std are; for the reader."
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Healing settings it was learned under, and suggests."
+    )
     provenance: dict[str, Any] = Field(default_factory=dict, description="Data, date and versions; for the reader.")
 
     @model_validator(mode="after")
@@ -96,6 +127,23 @@ class Profile(BaseModel):
                 "calibrate it anew or pass the profile of this model"
             )
 
+    def check_scores_alike(self, policy: HealingPolicy, path: str | os.PathLike[str]) -> None:
+        """Refuse a policy that cuts or scores segments otherwise than this profile's: its U is another quantity.
+
+        Raises:
+            ProfileError: naming the first setting that differs.
+        """
+        learned = self.policy(policy)
+        for name in _SCORING:
+            theirs, ours = getattr(learned, name), getattr(policy, name)
+            for field in type(ours).model_fields:
+                if getattr(theirs, field) != getattr(ours, field):
+                    raise ProfileError(
+                        f"profile {path}: was learned with {name}.{field} {getattr(theirs, field)}, this deployment "
+                        f"asks for {getattr(ours, field)}, which makes another U: leave the setting out or calibrate "
+                        "with it"
+                    )
+
 
 def fingerprint(config: dict[str, Any]) -> str:
     """A short name of a model's architecture out of its `config.json`: enough to tell a foreign profile."""
@@ -120,16 +168,20 @@ class Defaults(BaseModel):
                 and ``shadow`` without one.
 
         Raises:
-            PolicyError, ProfileError: a setting or the profile is wrong.
+            PolicyError, ProfileError: a setting or the profile is wrong, or they do not go together.
         """
         settings = dict(settings)
         path = settings.pop("profile", None)
         if not isinstance(path, str | os.PathLike | None):
             raise PolicyError("healing.profile", f"is of type {type(path).__name__}, use the path of a profile file")
         profile = Profile.load(path) if path else None
-        preset = settings.pop("preset", "responsive")
+        preset = settings.pop("preset", None)
         mode = settings.pop("mode", None) or ("on" if profile else "shadow")
-        base = HealingPolicy().updated({"preset": preset, "mode": mode})
-        if profile:
-            base = profile.policy(base)
-        return cls(policy=base.updated({"mode": mode, **settings}), profile=profile)
+        base = HealingPolicy().updated({"preset": "responsive" if preset is None else preset, "mode": mode})
+        if profile is None or path is None:
+            return cls(policy=base.updated({"mode": mode, **settings}), profile=None)
+        policy = profile.policy(base).updated({"mode": mode, **settings})
+        profile.check_scores_alike(policy, path)
+        if preset is not None:  # one that is named shall not be without effect
+            profile.check_scores_alike(policy.model_copy(update={"segment": base.segment}), path)
+        return cls(policy=policy, profile=profile)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from e3rl_core.policy import ThresholdRule
@@ -85,9 +86,36 @@ def baseline(own: Moments, group: Moments | None, rule: ThresholdRule) -> float:
     return (1.0 - rule.group_weight) * own.bar(rule.k) + rule.group_weight * group.bar(rule.k)
 
 
+def modulation(history_mean: float | None, prior: Moments, rule: ThresholdRule) -> float:
+    """F5: phi = clip(mean U_(<n) / mu_prior, 0.5, 2)^eta, at first 1: a response that runs hot is judged so."""
+    if history_mean is None or prior.mean <= 0:
+        return 1.0
+    return float(min(2.0, max(0.5, history_mean / prior.mean)) ** rule.eta)
+
+
 def threshold(beta: float, history_mean: float | None, prior: Moments, erasures: int, rule: ThresholdRule) -> float:
-    """F5: Theta = max(floor, beta phi gamma^e), nats; phi = clip(mean U_(<n) / mu_prior, 0.5, 2)^eta, at first 1."""
-    phi = 1.0
-    if history_mean is not None and prior.mean > 0:
-        phi = min(2.0, max(0.5, history_mean / prior.mean)) ** rule.eta
-    return max(rule.floor, beta * phi * rule.gamma**erasures)
+    """F5: Theta = max(floor, beta phi gamma^e), nats."""
+    return max(rule.floor, beta * modulation(history_mean, prior, rule) * rule.gamma**erasures)
+
+
+def critical_ks(us: Sequence[float], priors: Sequence[Moments], rule: ThresholdRule) -> list[float]:
+    """For each segment of a response that erased nothing: the k below which its draw would have been erased [ours].
+
+    Only k is free in F4 and F5 there, since no k changes what was kept: U > Theta is k < (U / phi - mu) / sigma.
+
+    Args:
+        us: U of segment 0, 1, .., nats.
+        priors: what the profile expects there.
+        rule: whose k is left open.
+    """
+    own = OwnHistory(rule.decay)
+    found = []
+    for u, prior in zip(us, priors, strict=True):
+        moments, phi = own.shrunk(prior, rule.prior_segments), modulation(own.mean, prior, rule)
+        above = u / phi - moments.mean
+        if u <= rule.floor or above == 0:
+            found.append(-math.inf)
+        else:
+            found.append(above / moments.std if moments.std > 0 else math.copysign(math.inf, above))
+        own.add(u)
+    return found

@@ -179,7 +179,7 @@ class Binding:
         start = track.frontier
         track.feed(request, ops)
         if exchange.log is not None:
-            exchange.log.write(choice, ops, request.text[start : track.frontier])
+            exchange.log.write(choice, ops, request.text[start : track.frontier], request.draft_decoder)
         exchange.announce()
 
     def handed_over(self, output: Any) -> None:

@@ -2,7 +2,8 @@
 
     {"type": "header", "id", "model", "mode", "policy", "time"}      time: seconds since the epoch
     {"type": "prompt", "token_ids"}                                  with text only
-    {"choice", "op", ...}                                            one line per op; "text" of commits with text only
+    {"choice", "op", ...}                                            one line per op; "text" with text only: of what
+                                                                     is kept, and of erased draws that come with tokens
     {"type": "summary", ...}                                         as in the answer
 
 A file is `NAME.jsonl.partial` until its response is over, then `NAME.jsonl`. Without the text flag no line holds text
@@ -18,14 +19,14 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from e3rl_core.events import DraftedOp, Op
+from e3rl_core.events import DraftedOp, ErasedOp, Op
 
 logger = logging.getLogger("vllm.e3rl_server")
 
@@ -103,14 +104,23 @@ class ResponseLog:
             self._prompted = True
             self._put({"type": "prompt", "token_ids": list(token_ids)})
 
-    def write(self, choice: int, ops: Iterable[Op], text: str) -> None:
-        """Log the ops of one engine output, and the text that its last commit released."""
+    def write(self, choice: int, ops: Iterable[Op], text: str, decoder: Callable[[], Callable[[int], str]]) -> None:
+        """Log the ops of one engine output, and the text that its last commit released.
+
+        Args:
+            choice: index of the choice in the response.
+            ops: what the engine reported.
+            text: what became final.
+            decoder: makes a decoder of token ids that continue the final text.
+        """
         lines = []
         for op in ops:
             if isinstance(op, DraftedOp):
                 continue
             hidden = None if self._log.text else _SAYS_TEXT
             lines.append({"choice": choice, **op.model_dump(mode="json", exclude_none=True, exclude=hidden)})
+            if self._log.text and isinstance(op, ErasedOp) and op.token_ids is not None:
+                lines[-1]["text"] = "".join(map(decoder(), op.token_ids))
         if lines and self._log.text and text:
             lines[-1]["text"] = text
         self._put(*lines)

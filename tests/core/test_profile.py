@@ -8,7 +8,7 @@ import pytest
 
 from e3rl_core.errors import ProfileError
 from e3rl_core.policy import HealingPolicy
-from e3rl_core.profile import Profile, fingerprint
+from e3rl_core.profile import Defaults, Profile, fingerprint
 from e3rl_core.threshold import Moments
 
 PROFILE = Profile(model="llama-1", mean=(1.0, 2.0), std=(0.1, 0.2), segments=9, settings={"max_erasures": 2})
@@ -61,7 +61,7 @@ def test_what_is_not_text(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("[]", "file: "),
-        (changed(version=2), "version: "),
+        (changed(version=3), "version: "),
         (changed(mean=[]), "mean: "),
         (changed(mean=[1.0]), "mean has 1 entries, std has 2"),
         (changed(mean=[-1.0, 1.0]), "cannot be negative"),
@@ -86,6 +86,52 @@ def test_a_foreign_profile_is_refused() -> None:
 @pytest.mark.parametrize("model", [None, "qwen-2"])
 def test_a_profile_fits_its_own_model_and_one_without_a_name_fits_any(model: str | None) -> None:
     Profile(model=model, mean=(1.0,), std=(0.1,)).check_fits("qwen-2", "p.json")
+
+
+#: As the first version was written, by training among others.
+VERSION_1 = {
+    "version": 1, "model": "llama-1", "mean": [1.0], "std": [0.5], "segments": 4,
+    "settings": {"segment": {"unit": "tokens", "min_tokens": 8, "max_tokens": 8}, "max_erasures": 2},
+    "provenance": {"steps": 3},
+}  # fmt: skip
+
+
+def test_a_profile_of_the_first_version_is_still_read(tmp_path: Path) -> None:
+    profile = Profile.load(saved(tmp_path, json.dumps(VERSION_1)))
+    assert (profile.prior(0), profile.statistics) == (Moments(1.0, 0.5), ())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"segment": {"tokens": 9}}, r"segment\.min_tokens 8, this deployment asks for 9"),
+        ({"segment": {"unit": "line"}}, r"segment\.unit tokens, this deployment asks for line"),
+        ({"preset": "paper"}, r"segment\.min_tokens 8, this deployment asks for 512"),
+    ],
+)
+def test_a_deployment_that_cuts_otherwise_is_refused(tmp_path: Path, settings: dict[str, object], says: str) -> None:
+    path = saved(tmp_path, json.dumps(VERSION_1))
+    with pytest.raises(ProfileError, match=says):
+        Defaults.resolve({"profile": str(path), **settings})
+
+
+@pytest.mark.parametrize("learned", [{}, {"uncertainty": {"max": 0.0}}])
+def test_a_deployment_that_scores_otherwise_is_refused_if_the_profile_says_how_it_was_learned(
+    tmp_path: Path, learned: dict[str, object]
+) -> None:
+    path = saved(tmp_path, json.dumps({**VERSION_1, "settings": learned}))
+    asked = {"profile": str(path), "uncertainty": {"max": 0.5}}
+    if not learned:
+        assert Defaults.resolve(asked).policy.uncertainty.max == 0.5
+        return
+    with pytest.raises(ProfileError, match=r"uncertainty\.max 0\.0, this deployment asks for 0\.5"):
+        Defaults.resolve(asked)
+
+
+def test_settings_that_do_not_change_what_u_means_are_a_deployments_own(tmp_path: Path) -> None:
+    path = saved(tmp_path, json.dumps(VERSION_1))
+    policy = Defaults.resolve({"profile": str(path), "threshold": {"k": 3.0}, "segment": {"tokens": 8}}).policy
+    assert (policy.threshold.k, policy.max_erasures) == (3.0, 2)
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

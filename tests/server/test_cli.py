@@ -43,7 +43,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert "--healing off|shadow|on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--healing off|shadow|on" in said and "e3rl train RECIPE" in said and "e3rl eval (--url" in said
 
 
 @pytest.mark.parametrize("argv", [[], ["nonsense"]])
@@ -176,3 +177,10 @@ def test_train_is_the_training_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(e3rl_training.cli, "main", lambda argv: len(argv))
     assert main(["train", "recipe.yaml", "--dry-run"]) == 2
+
+
+def test_calibrate_is_the_training_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    import e3rl_training.calibration.cli
+
+    monkeypatch.setattr(e3rl_training.calibration.cli, "main", lambda argv: len(argv))
+    assert main(["calibrate", "MODEL", "--data", "x.jsonl"]) == 3

@@ -77,6 +77,13 @@ def test_a_foreign_profile_is_refused(profile: Path) -> None:
         decided(beside=profile, model={**CONFIG, "vocab_size": 10})
 
 
+def test_a_preset_of_other_segments_than_the_profiles_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "healing_profile.json"
+    Profile(mean=(1.0,), std=(0.5,), settings={"segment": {"tokens": 16}}).save(path)
+    with pytest.raises(ProfileError, match=r"was learned with segment\.min_tokens 16, this deployment asks for 512"):
+        decided("--healing-preset", "paper", beside=path)
+
+
 @pytest.mark.parametrize("healing", [{"max_erasures": -1}, {"nonsense": 1}, [1]])
 def test_wrong_settings_are_refused(healing: Any) -> None:
     with pytest.raises(PolicyError):

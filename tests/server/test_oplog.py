@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+def no_decoder() -> Callable[[int], str]:
+    raise AssertionError("there is nothing to decode")
+
+
 def filled(log: OpLog, response_id: str = "chatcmpl-1") -> ResponseLog:
     response = log.open("model", {"mode": "on"})
     response.begin(response_id)
     response.prompt([1, 2])
     ops = [erased(), committed(token_ids=[5, 6], logprobs=[-1.0, -2.0])]
-    response.write(0, ops, "secret")
+    response.write(0, ops, "secret", no_decoder)
     return response
 
 
@@ -62,6 +67,18 @@ def test_text_prompt_and_tokens_with_it(tmp_path: Path) -> None:
     assert prompt == {"type": "prompt", "token_ids": [1, 2]}
     assert commit["text"] == "secret"
     assert commit["token_ids"] == [5, 6]
+
+
+def test_the_text_of_an_erased_draw_that_comes_with_its_tokens(tmp_path: Path) -> None:
+    log = OpLog(LogSettings(dir=str(tmp_path), text=True))
+    response = log.open("model", {"mode": "on"})
+    response.begin("chatcmpl-1")
+    draw = erased().model_copy(update={"token_ids": [7, 8]})
+    response.write(0, [draw, committed()], "kept", lambda: "<{}>".format)
+    response.close({"type": "summary"})
+    log.flush()
+    _, first, second, _ = lines(next(tmp_path.iterdir()))
+    assert (first["text"], second["text"]) == ("<7><8>", "kept")
 
 
 def test_a_client_cannot_choose_where_the_file_goes(tmp_path: Path) -> None:

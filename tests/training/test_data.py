@@ -43,6 +43,11 @@ def test_a_file_becomes_prompts_and_answers(tmp_path: Path, name: str) -> None:
     assert spec.title == name
 
 
+def test_an_answer_column_of_no_name_means_no_answers(tmp_path: Path) -> None:
+    spec = DataSpec(path=written(tmp_path / "x.jsonl", [{"prompt": "1+1?"}]), columns={"answer": ""}, chat=False)
+    assert load(spec).to_list() == [{"prompt": "1+1?", "answer": ""}]
+
+
 def test_columns_are_mapped_and_others_left_out(tmp_path: Path) -> None:
     rows = [{"question": "1+1?", "answer": "2", "level": 1}]
     spec = DataSpec(path=written(tmp_path / "x.jsonl", rows), columns={"prompt": "question"}, chat=False)
@@ -134,6 +139,10 @@ HUB: dict[str, tuple[tuple[Any, ...], dict[str, str], str]] = {
         {"question": "1?", "final_answer": r"\infty", "r1_solution_1": "It is endless."},
         r"\infty",
     ),
+    "math500": (("HuggingFaceH4/MATH-500", None), {"problem": "1?", "answer": "2", "solution": r"\boxed{2}"}, "2"),
+    "aime24": (("HuggingFaceH4/aime_2024", None), {"problem": "1?", "answer": "204", "year": "2024"}, "204"),
+    "aime25": (("math-ai/aime25", None), {"problem": "1?", "answer": "70", "id": "0"}, "70"),
+    "amc23": (("math-ai/amc23", None), {"question": "1?", "answer": 27.0, "id": 0}, "27.0"),
 }
 
 
@@ -221,7 +230,7 @@ def test_last_boxed_balances_braces(solution: str, answer: str) -> None:
         ({"name": "aime"}, "name\n"),
         ({"path": "x.jsonl", "columns": {"question": "prompt"}}, "columns\n.*unknown key 'question'"),
         ({"name": "gsm8k", "columns": {"prompt": "question"}}, "columns goes with path"),
-        ({"path": "x.jsonl", "split": "test"}, "split goes with gsm8k"),
+        ({"path": "x.jsonl", "split": "test"}, "split goes with sets from the Hub"),
         ({"name": "modchain", "instruction": "Think."}, "leave out system and instruction"),
         ({"name": "gsm8k", "steps": 3}, "steps goes with modchain"),
         ({"name": "gsm8k", "chat": False, "system": "Think."}, "it needs chat: true"),

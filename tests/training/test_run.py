@@ -55,7 +55,7 @@ def test_what_a_run_leaves(recipe_data: dict[str, Any], tmp_path: Path) -> None:
     profile = Profile.load(final / PROFILE_NAME)
     profile.check_fits(fingerprint(trained.config.to_dict()), final)
     assert profile.settings["segment"]["max_tokens"] == 6
-    assert profile.provenance["steps"] == 3
+    assert (profile.provenance["steps"], profile.provenance["temperature"]) == (3, 1.0)
     assert "e3rl train recipe.yaml" in (final / "README.md").read_text("utf-8")
     written = json.loads((outcome.folder / "report.json").read_text("utf-8"))
     assert written["steps"] == 3

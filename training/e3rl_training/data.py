@@ -32,12 +32,14 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["gsm8k", "math", "deepmath", "modchain", "wordproblems"] | None = Field(
-        None, description="A set from the Hub, or generated problems (modchain, wordproblems)."
-    )
+    name: (
+        Literal["gsm8k", "math", "deepmath", "math500", "aime24", "aime25", "amc23", "modchain", "wordproblems"] | None
+    ) = Field(None, description="A set from the Hub, or generated problems (modchain, wordproblems).")
     path: Path | None = Field(None, description="A file instead: .jsonl, .json (a list of objects) or .parquet.")
     columns: dict[str, str] = Field(
-        default_factory=dict, description="What the file calls `prompt` and `answer`, where it calls them otherwise."
+        default_factory=dict,
+        description="What the file calls `prompt` and `answer`, where it calls them otherwise; an `answer` of no name: "
+        "it has none.",
     )
     split: str = Field("train", min_length=1, description="Of a set from the Hub.")
     limit: int | None = Field(None, ge=1, description="At most so many problems, drawn at random. Null: all, in order.")
@@ -68,7 +70,7 @@ class DataSpec(BaseModel):
         if self.columns and self.path is None:
             raise ValueError("columns goes with path; the columns of a named set are known")
         if self.split != "train" and (self.name is None or self.name in TASKS):
-            raise ValueError("split goes with gsm8k, math and deepmath; leave it out")
+            raise ValueError("split goes with sets from the Hub; leave it out")
         if self.name in TASKS:
             if self.system is not None or self.instruction is not None:
                 raise ValueError(f"{self.name}'s prompts have no text around them; leave out system and instruction")
@@ -150,6 +152,21 @@ _HUB = {
     "gsm8k": _Hub("openai/gsm8k", "main", "question", "answer", final_answer),
     "math": _Hub("DigitalLearningGmbH/MATH-lighteval", "default", "problem", "solution", last_boxed),
     "deepmath": _Hub("zwhe99/DeepMath-103K", None, "question", "final_answer", str.strip),
+    "math500": _Hub("HuggingFaceH4/MATH-500", None, "problem", "answer", str.strip),
+    "aime24": _Hub("HuggingFaceH4/aime_2024", None, "problem", "answer", str.strip),
+    "aime25": _Hub("math-ai/aime25", None, "problem", "answer", str.strip),
+    "amc23": _Hub("math-ai/amc23", None, "question", "answer", str.strip),
+}
+
+#: Sets from the Hub to evaluate on, with the split of each that is not for training.
+HELD_OUT = {
+    "gsm8k": "test",
+    "math": "test",
+    "math500": "test",
+    "aime24": "train",  # its only one
+    "aime25": "test",
+    "amc23": "test",
+    "deepmath": "train[-1000:]",  # it has no other: recipes leave this part out
 }
 
 
@@ -209,7 +226,7 @@ def _read(spec: DataSpec, path: Path) -> Iterator[_Problem]:
         for where, row in readers[path.suffix](path):
             prompt, answer = (_value(spec, where, row, ours) for ours in _OURS)
             final = final_answer(answer)
-            if not final:
+            if not final and answer:
                 raise DataError(f"data.path: {where} has nothing after its last ####; write the answer there")
             yield _Problem(prompt, final)
     except FileNotFoundError:
@@ -222,6 +239,8 @@ def _value(spec: DataSpec, where: str, row: Any, ours: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(f"data.path: {where} is of type {type(row).__name__}; it has to be an object of columns")
     column = spec.columns.get(ours, ours)
+    if ours == "answer" and not column:
+        return ""
     if column not in row:
         raise DataError(
             f"data.path: {where} has no column {column}, only {', '.join(map(str, row)) or 'none at all'}; "

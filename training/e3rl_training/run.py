@@ -223,7 +223,7 @@ def _solvable(recipe: Recipe, args: E3RLConfig, model: Any, tokenizer: Any, prob
     stream = count()
 
     def mean_rewards(examples: list[dict[str, Any]]) -> list[float]:
-        prompts = [_prompt_ids(tokenizer, example["prompt"]) for example in examples]
+        prompts = [models.prompt_ids(tokenizer, example["prompt"]) for example in examples]
         sampled = rollout(
             model.to("cuda" if torch.cuda.is_available() else "cpu"),
             prompts,
@@ -244,13 +244,6 @@ def _solvable(recipe: Recipe, args: E3RLConfig, model: Any, tokenizer: Any, prob
     return problems.select(kept)
 
 
-def _prompt_ids(tokenizer: Any, prompt: Any) -> list[int]:
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
-    return list(encoded["input_ids"])
-
-
 def _conclude(recipe: Recipe, trainer: E3RLTrainer, model: Any, log: Path, seconds: float, command: str) -> None:
     """Export the checkpoint, write the report, draw the curves."""
     records = callbacks.read(log)
@@ -258,7 +251,12 @@ def _conclude(recipe: Recipe, trainer: E3RLTrainer, model: Any, log: Path, secon
     if recipe.model.lora is not None:
         model = model.merge_and_unload()
     policy = trainer.args.healing_policy()
-    origin = provenance(model=Path(recipe.model.name).name, data=recipe.data.title, steps=trainer.state.global_step)
+    origin = provenance(
+        model=Path(recipe.model.name).name,
+        data=recipe.data.title,
+        steps=trainer.state.global_step,
+        temperature=trainer.args.temperature,  # U depends on it more than on anything else
+    )
     profile = profile_of(trainer.calibrator, policy, model.config.to_dict(), origin)
     card = model_card(
         base=recipe.model.name, data=recipe.data.title, steps=trainer.state.global_step, last=last, command=command

@@ -17,19 +17,15 @@ What differs from the torch engine:
 from __future__ import annotations
 
 import gc
-import os
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
-from vllm import LLM, SamplingParams
+from vllm import SamplingParams
 
 from e3rl_core.engines import vllm_compat as compat
-from e3rl_core.engines import vllm_scheduler
 from e3rl_core.engines.torch_rollout import Rollout, RolloutDraw
 from e3rl_core.errors import PolicyError, RecipeError, TrainingError
 from e3rl_core.events import BudgetOp, CommittedOp, ErasedOp, load_ops
@@ -37,18 +33,12 @@ from e3rl_core.healer import Totals
 from e3rl_core.policy import HealingPolicy
 from e3rl_core.profile import Profile
 from e3rl_core.uncertainty import Uncertainty
+from e3rl_training import vllm_engine
 from e3rl_training.sharding import gathered
 
 #: The one temperature at which a raw log-probability is the one that was sampled with.
 _TEMPERATURE: Final = 1.0
 
-#: What makes the engine ours; no setting of a recipe changes it.
-_OURS: Final[dict[str, Any]] = {
-    "scheduler_cls": vllm_scheduler.HealingScheduler,
-    "additional_config": {compat.KEY: {"mode": "off"}},
-}
-#: vLLM warns at every load that rotary embeddings, which have no weights, got none.
-_QUIET: Final[dict[str, Any]] = {"log_level": "ERROR", "use_tqdm_on_load": False}
 _MEMORY_SETTINGS: Final = ("gpu_memory_utilization", "kv_cache_memory_bytes")
 
 
@@ -84,13 +74,11 @@ class VllmRollouts:
         self._top_p = top_p
         self._eos_ids = list(eos_ids)
         self._group_is_ours = not torch.distributed.is_initialized()
-        vllm_scheduler.register()
-        settings = {**_QUIET, **_defaults(engine_settings), **engine_settings, **_OURS, **_among_ranks(engine_settings)}
-        with _in_this_process():
-            try:
-                self._llm = LLM(model, **settings)
-            except (TypeError, ValueError) as error:
-                raise RecipeError(f"training.vllm_settings: {' '.join(str(error).split())[:300]}") from error
+        settings = {**_defaults(engine_settings), **engine_settings, **_among_ranks(engine_settings)}
+        try:
+            self._llm = vllm_engine.start(model, settings)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"training.vllm_settings: {' '.join(str(error).split())[:300]}") from error
         self._scheduler = compat.in_process_scheduler(self._llm)
 
     def sample(
@@ -210,33 +198,10 @@ def _refuse_unreported(policy: HealingPolicy) -> None:
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Where vLLM's own do not fit: it has not the machine to itself, and CPUs need no compiler to run eagerly."""
-    on_gpu = torch.cuda.is_available()
-    defaults: dict[str, Any] = {"enforce_eager": not on_gpu}
-    if not any(name in given for name in _MEMORY_SETTINGS):
-        defaults |= {"gpu_memory_utilization": 0.3} if on_gpu else {"kv_cache_memory_bytes": 1 << 30}
-    return defaults
-
-
-@contextmanager
-def _in_this_process() -> Iterator[None]:
-    """Have vLLM start its engine here, where weights can be handed over.
-
-    It seeds every random stream of the process when it starts; the trainer's go on where they were.
-    """
-    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
-    before = os.environ.get(name)
-    states = random.getstate(), np.random.get_state()
-    os.environ[name] = "0"
-    try:
-        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+    """Where vLLM's own do not fit: it has not the machine to itself."""
+    if any(name in given for name in _MEMORY_SETTINGS):
+        return {}
+    return {"gpu_memory_utilization": 0.3} if torch.cuda.is_available() else {"kv_cache_memory_bytes": 1 << 30}
 
 
 def _requests(

@@ -1,0 +1,161 @@
+"""A whole evaluation against a server in this process: figures that are known, resuming, and what stops it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e3rl_core.errors import EvaluationError
+from e3rl_training.evaluation import client
+from e3rl_training.evaluation.arms import DEFAULT, parse_arms
+from e3rl_training.evaluation.problems import load_problems
+from e3rl_training.evaluation.run import Settings, evaluate
+from tests.training.evaluation.fake_server import ANSWER, FakeServer
+
+PROBLEMS = load_problems("modchain", columns={}, limit=60, seed=0)
+
+
+def run(server: FakeServer, folder: Path, arms: str = DEFAULT, **settings: Any) -> dict[str, Any]:
+    found = Settings(arms=parse_arms(arms), **{"samples": 2, "concurrency": 4, **settings})
+    return evaluate(PROBLEMS, found, server.client, folder, "e3rl eval ..")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeServer, Path, dict[str, Any]]:
+    server, folder = FakeServer(), tmp_path_factory.mktemp("whole")
+    return server, folder, run(server, folder)
+
+
+def test_every_arm_has_its_figures(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    """The server's answers are known by chance: half are right at temperature 1, nine tenths healed, .95 cooler."""
+    measured = whole[2]["measured"]
+    arms = measured["arms"]
+    assert list(arms) == [arm.name for arm in parse_arms(DEFAULT)]
+    assert measured["problems"] == 48 and measured["calibration_problems"] == 12
+    for name, chance in {
+        "plain@1.0": 0.5,
+        "plain@0.7": 0.95,
+        "greedy": 0.95,
+        "healed@1.0": 0.9,
+        "random@1.0": 0.5,
+    }.items():
+        assert arms[name]["accuracy"]["mean"] == pytest.approx(chance, abs=0.13), name
+    assert arms["majority:5@1.0"]["accuracy"]["mean"] > arms["plain@1.0"]["accuracy"]["mean"]
+    assert arms["best:4@1.0"]["accuracy"]["mean"] > 0.85  # the server's likelihoods tell right from wrong
+    assert arms["gated:5@1.0"]["draws"] < arms["agree:5@1.0"]["draws"] < 5
+    assert arms["confident:5@1.0"]["tokens"] < 5 * ANSWER
+    assert arms["healed@1.0"]["minus_plain"]["significant"] and arms["healed@1.0"]["minus_plain"]["mean"] > 0.2
+
+
+def test_tokens_count_what_was_erased(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    measured = whole[2]["measured"]
+    arms = measured["arms"]
+    assert arms["plain@1.0"]["tokens"] == ANSWER and arms["majority:5@1.0"]["tokens"] == 5 * ANSWER
+    healed = arms["healed@1.0"]
+    assert healed["tokens"] == pytest.approx(healed["committed_tokens"] + healed["erased_tokens"], abs=0.01)
+    assert 0 < healed["erased_tokens"] < 6
+    rates = measured["erase_rates"]
+    assert rates["random@1.0"] == pytest.approx(rates["healed@1.0"], abs=0.03)
+
+
+def test_rivals_are_brought_to_the_price_of_healing(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    measured = whole[2]["measured"]
+    equal = measured["at_healed_tokens"]
+    vote, curve = equal["rivals"]["majority:N@1.0"], measured["curves"]["majority:N@1.0"]
+    assert vote["tokens"] == equal["tokens"] == measured["arms"]["healed@1.0"]["tokens"]
+    share = (equal["tokens"] - ANSWER) / (2 * ANSWER)
+    mixed = curve[0]["accuracy"] + share * (curve[1]["accuracy"] - curve[0]["accuracy"])
+    assert vote["accuracy"] == pytest.approx(mixed, abs=2e-4)
+    assert equal["rivals"]["greedy"]["tokens"] == ANSWER
+    assert not any("healed" in name for name in equal["rivals"])
+
+
+def test_draws_of_a_pool_are_paid_once(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    server, _, _ = whole
+    plain = [one for one in server.requests if one["healing"]["mode"] == "shadow" and one["temperature"] == 1.0]
+    stock = [one for one in plain if one["top_p"] == 1.0 and one["min_p"] == 0.0]
+    assert len(stock) == 5 * 48 + 12
+    assert len({(one["prompt"], one["seed"]) for one in stock}) == len(stock)
+
+
+def test_the_report_is_there_and_says_the_same(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    _, folder, report = whole
+    assert json.loads((folder / "report.json").read_text()) == report and report["complete"]
+    text = (folder / "report.md").read_text()
+    assert "# Evaluation of fake on modchain" in text and "| gated:5@1.0 |" in text and "At the tokens of" in text
+    assert {"accuracy.png", "uncertainty.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_the_same_seed_gives_the_same_report(whole: tuple[FakeServer, Path, dict[str, Any]], tmp_path: Path) -> None:
+    again = run(FakeServer(), tmp_path, concurrency=1)
+    assert again["measured"] == whole[2]["measured"] and again["settings"] == whole[2]["settings"]
+    other = run(FakeServer(), tmp_path / "other", seed=1)
+    assert other["measured"] != again["measured"]
+
+
+def test_a_server_that_dies_loses_nothing(whole: tuple[FakeServer, Path, dict[str, Any]], tmp_path: Path) -> None:
+    """It dies twice, once with the older report of a complete run in the folder."""
+    server = FakeServer()
+    (tmp_path / "report.json").write_text(json.dumps(whole[2]))
+    of = len(whole[0].requests)
+    for alive in (100, 300):
+        server.dies_after = alive
+        with pytest.raises(EvaluationError, match=rf"stopped answering .*; {alive} of {of} samples are in"):
+            run(server, tmp_path)
+        assert json.loads((tmp_path / "report.json").read_text()) == {"complete": False, "samples": alive, "of": of}
+        assert f"{alive} of {of}" in (tmp_path / "report.md").read_text()
+    server.dies_after = None
+    report = run(server, tmp_path)
+    assert len(server.requests) == of
+    assert report["measured"] == whole[2]["measured"]
+
+
+def test_a_folder_of_other_settings(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    with pytest.raises(EvaluationError, match="holds samples with seed 0, this run has 5"):
+        run(FakeServer(), whole[1], seed=5)
+
+
+def test_a_chat(tmp_path: Path) -> None:
+    asked = [type(one)([{"role": "user", "content": str(one.prompt)}], one.answer, one.task) for one in PROBLEMS.asked]
+    settings = Settings(arms=parse_arms("plain,healed"), samples=1)
+    server = FakeServer()
+    report = evaluate(type(PROBLEMS)("chat", asked, 36), settings, server.client, tmp_path, "")
+    assert report["measured"]["arms"]["plain@1.0"]["accuracy"] and all("messages" in one for one in server.requests)
+
+
+def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(_: float) -> None: ...
+
+    monkeypatch.setattr(client.asyncio, "sleep", at_once)
+    server = FakeServer()
+    server.full = 5
+    assert run(server, tmp_path, "greedy")["complete"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "why"),
+    [("plain,healed", "healed@1.0: the server does not heal"), ("gated:3", "does not tell uncertainty")],
+)
+def test_a_server_without_healing(arms: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=why):
+        run(FakeServer(heals=False), tmp_path, arms)
+
+
+def test_stock_arms_need_no_healing_server(tmp_path: Path) -> None:
+    report = run(FakeServer(heals=False), tmp_path, "plain,majority:3")
+    assert report["measured"]["uncertainty"] == {} and report["measured"]["at_healed_tokens"] == {}
+
+
+def test_a_refused_request_is_told(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"the server answered 400: healing.max_erasures: too many"):
+        run(FakeServer(), tmp_path, healing={"max_erasures": 63})
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"--url: no server answers at http://127.0.0.1:9"):
+        evaluate(
+            PROBLEMS, Settings(parse_arms("plain")), lambda: client.open_client("http://127.0.0.1:9", 1), tmp_path, ""
+        )

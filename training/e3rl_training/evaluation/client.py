@@ -1,0 +1,154 @@
+"""Draws from a running server: one request each, over OpenAI's API with the `healing` field."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from e3rl_core.errors import EvaluationError
+from e3rl_training.evaluation.arms import Source
+from e3rl_training.evaluation.problems import Asked
+from e3rl_training.evaluation.samples import Segment
+
+#: Seconds for one answer.
+_PATIENCE = 1800.0
+#: A server that is full says so; waits double from a half second, a minute and a half in all.
+_FULL = (429, 503)
+_TRIES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What came back for one request; tokens, nats, seconds."""
+
+    text: str
+    finish: str
+    committed: int
+    erased: int
+    erasures: int
+    u: float | None
+    logprob: float
+    segments: tuple[Segment, ...]
+    seconds: float
+
+
+class Server:
+    """A server to draw from.
+
+    Args:
+        http: a client with the server's address as its base.
+        healing: settings that every request lays over the deployment's own.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, healing: Mapping[str, Any]) -> None:
+        self._http = http
+        self._healing = healing
+        self.model = ""
+
+    async def connect(self) -> None:
+        """Find the name of the model.
+
+        Raises:
+            EvaluationError: nothing answers there, or something else than an OpenAI server.
+        """
+        try:
+            answer = await self._http.get("/v1/models")
+            answer.raise_for_status()
+            self.model = str(answer.json()["data"][0]["id"])
+        except httpx.HTTPError as error:
+            raise EvaluationError(
+                f"--url: no server answers at {self._http.base_url} ({_short(error)}); start one with e3rl serve"
+            ) from None
+        except (ValueError, LookupError, TypeError):
+            raise EvaluationError(f"--url: {self._http.base_url} has no /v1/models of OpenAI's form") from None
+
+    async def draw(self, source: Source, asked: Asked, *, room: int, rate: float, seed: int) -> Drawn:
+        """One draw; the same seed asks the same of the server.
+
+        Raises:
+            EvaluationError: it refused the request, died, or does not heal where it was asked to.
+        """
+        body = {
+            "model": self.model,
+            "max_tokens": room,
+            "seed": seed,
+            **source.sampling(),
+            "healing": source.healing(self._healing, rate, seed),
+        }
+        if isinstance(asked.prompt, str):
+            path, more = "/v1/completions", {"prompt": asked.prompt, "logprobs": 0}
+        else:
+            path, more = "/v1/chat/completions", {"messages": asked.prompt, "logprobs": True}
+        begun = time.monotonic()
+        answer = await self._post(path, {**body, **more})
+        return self._read(source, answer, time.monotonic() - begun)
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        for attempt in range(_TRIES):
+            try:
+                response = await self._http.post(path, json=body)
+            except httpx.HTTPError as error:
+                raise EvaluationError(f"the server stopped answering ({_short(error)})") from None
+            if response.status_code not in _FULL:
+                break
+            await asyncio.sleep(min(0.5 * 2**attempt, 16.0))
+        if response.status_code != 200:
+            raise EvaluationError(f"the server answered {response.status_code}: {_reason(response)}")
+        found: dict[str, Any] = response.json()
+        return found
+
+    def _read(self, source: Source, answer: dict[str, Any], seconds: float) -> Drawn:
+        choice = answer["choices"][0]
+        usage = answer["usage"]
+        healing = answer.get("healing")
+        if healing is None and source.heals:
+            raise EvaluationError(f"{source.name}: the server does not heal; start it with e3rl serve --healing shadow")
+        if "text" in choice:
+            text, logprobs = choice["text"], (choice.get("logprobs") or {}).get("token_logprobs")
+        else:
+            text = choice["message"].get("content")
+            logprobs = [one["logprob"] for one in (choice.get("logprobs") or {}).get("content") or ()]
+        healing = healing or {}
+        return Drawn(
+            text=text or "",
+            finish=str(choice.get("finish_reason")),
+            committed=usage["completion_tokens"],
+            erased=healing.get("erased_tokens", 0),
+            erasures=healing.get("erasures", 0),
+            u=healing.get("mean_uncertainty"),
+            logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
+            segments=tuple(map(_segment, healing.get("records") or ())),
+            seconds=seconds,
+        )
+
+
+def open_client(url: str, concurrency: int) -> httpx.AsyncClient:
+    """An HTTP client for a server's address, with or without `/v1` at its end."""
+    limits = httpx.Limits(max_connections=concurrency)
+    base = url.rstrip("/").removesuffix("/v1")
+    try:
+        return httpx.AsyncClient(base_url=base, timeout=httpx.Timeout(_PATIENCE, connect=10.0), limits=limits)
+    except (httpx.InvalidURL, ValueError):
+        raise EvaluationError(f"--url: {url!r} is no address; write e.g. http://127.0.0.1:8000") from None
+
+
+def _segment(record: dict[str, Any]) -> Segment:
+    erased = sum(draw["tokens"] for draw in record.get("erased") or ())
+    return Segment(tokens=record["tokens"], erased=erased, u=record["uncertainty"]["u"])
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        found = response.json()
+        return str((found.get("error") or found)["message"])
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return response.text[:200] or "nothing more"
+
+
+def _short(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,127 @@
+"""The report for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from e3rl_training.evaluation.arms import BASE, HEALED
+from e3rl_training.evaluation.plots import PLOTS
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """`report.md` out of `report.json`."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def incomplete(done: int, of: int) -> str:
+    """What stands in its place meanwhile."""
+    return (
+        f"# Evaluation, incomplete\n\n{done} of {of} samples. "
+        "Nothing is reported before all are there; the same command goes on.\n"
+    )
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    measured, run, settings = report["measured"], report["run"], report["settings"]
+    yield f"# Evaluation of {settings['model']} on {settings['data']}"
+    yield ""
+    yield f"`{run['command']}`, {run['date'][:10]}."
+    apart = measured["calibration_problems"]
+    kept = f" ({apart} others set thresholds)" if apart else ""
+    yield f"{measured['problems']} problems{kept}, {measured['samples']} draws each or more, seed {settings['seed']}."
+    yield "Accuracy with 95 % intervals, bootstrapped over problems; differences are paired; * leaves out 0, not"
+    yield "corrected for the number of arms. Tokens a problem, erased ones included."
+    yield from _arms(measured)
+    yield from _equal(measured)
+    yield from _uncertainty(measured)
+    yield from _latency(run)
+    for name, what in PLOTS.items():
+        yield ""
+        yield f"![{what}]({name})"
+
+
+def _arms(measured: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    minus = f"minus {BASE.name} | minus {HEALED.name}"
+    yield f"| arm | accuracy | {minus} | tokens | erased | draws | pass@k | ungradable |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for name, arm in measured["arms"].items():
+        passed = f"{arm['pass']['mean']:.3f} (k={arm['pass']['k']})" if "pass" in arm else ""
+        ungradable = f"{arm['ungradable']} of {arm['of_draws']}" if "ungradable" in arm else ""
+        cells = (
+            name,
+            _interval(arm["accuracy"]),
+            _difference(arm.get("minus_plain")),
+            _difference(arm.get("minus_healed")),
+            f"{arm['tokens']:.1f}",
+            f"{arm['erased_tokens']:.1f}",
+            f"{arm['draws']:.2f}",
+            passed,
+            ungradable,
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _equal(measured: Mapping[str, Any]) -> Iterator[str]:
+    equal = measured["at_healed_tokens"]
+    if not equal:
+        return
+    yield ""
+    yield f"## At the tokens of {HEALED.name}: {equal['tokens']:.1f} a problem"
+    yield ""
+    yield "A rule asks for its next size on as many problems as the tokens allow. Where tokens differ, the rival"
+    yield "cannot be had at this price."
+    yield ""
+    yield f"| rival | its tokens | its accuracy | {HEALED.name} minus it |"
+    yield "|---|---|---|---|"
+    for name, rival in equal["rivals"].items():
+        difference = _difference(rival["healed_minus_this"])
+        yield f"| {name} | {rival['tokens']:.1f} | {rival['accuracy']:.3f} | {difference} |"
+    yield ""
+    for word, title in ((True, "better than"), (False, "worse than")):
+        names = [
+            name
+            for name, rival in equal["rivals"].items()
+            if rival["healed_minus_this"]["significant"] and (rival["healed_minus_this"]["mean"] > 0) == word
+        ]
+        yield f"- Significantly {title}: {', '.join(names) or 'none'}."
+    rest = [name for name, rival in equal["rivals"].items() if not rival["healed_minus_this"]["significant"]]
+    yield f"- Not to be told from: {', '.join(rest) or 'none'}."
+
+
+def _uncertainty(measured: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Uncertainty"
+    yield ""
+    yield "AUROC of the mean U of an answer for being wrong; 0.5 is no signal."
+    yield ""
+    yield "| source | AUROC | erased of all draws of segments |"
+    yield "|---|---|---|"
+    for name, found in measured["uncertainty"].items():
+        rank = found["auroc_of_wrong"]
+        rate = measured["erase_rates"].get(name)
+        shown = "all right or all wrong" if rank is None else f"{rank:.3f}"
+        yield f"| {name} | {shown} | {'' if rate is None else f'{rate:.1%}'} |"
+
+
+def _latency(run: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "## Latency"
+    yield ""
+    yield "Seconds from request to answer, single requests, under this evaluation's own load."
+    yield ""
+    yield "| source | median | 95 % |"
+    yield "|---|---|---|"
+    for name, found in run["latency"].items():
+        yield f"| {name} | {found['median']:.2f} | {found['p95']:.2f} |"
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}){' *' if found['significant'] else ''}"
