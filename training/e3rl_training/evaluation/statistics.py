@@ -92,11 +92,11 @@ class Curve:
     right: Array
     """(problems, sizes)."""
     tokens: Array
-    """(problems, sizes); their means do not fall."""
+    """(problems, sizes)."""
 
     def at(self, price: float) -> float:
         """Accuracy at so many tokens a problem; beyond either end that of the end."""
-        return float(np.interp(price, self.tokens.mean(0), self.right.mean(0)))
+        return _mixed(price, self.tokens.mean(0), self.right.mean(0))
 
     def paid(self, price: float) -> float:
         """What it pays there: the price, or its own where it has no size as dear or as cheap."""
@@ -106,7 +106,12 @@ class Curve:
     def resampled(self, bootstrap: Bootstrap, prices: Array) -> Array:
         """Accuracies at the prices of the same resamples: (resamples,)."""
         tokens, right = bootstrap.means(self.tokens), bootstrap.means(self.right)
-        return np.asarray([np.interp(*row) for row in zip(prices, tokens, right, strict=True)])
+        return np.asarray([_mixed(*row) for row in zip(prices, tokens, right, strict=True)])
+
+
+def _mixed(price: float, tokens: Array, right: Array) -> float:
+    """A size that costs no more than a smaller one, as breaking off may have it, is taken to cost as much."""
+    return float(np.interp(price, np.maximum.accumulate(tokens), right))
 
 
 def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 8) -> list[dict[str, Any]]:
