@@ -69,7 +69,7 @@ class Measurement:
         self.plan = plan
         self._samples = samples
         self._bootstrap = Bootstrap(len(plan.reported), seed)
-        gated = {arm.source for arm in plan.arms if arm.gated}
+        gated = dict.fromkeys(arm.source for arm in plan.arms if arm.gated)  # a set has another order in each process
         self._limits = {source: thresholds(samples, plan, source) for source in gated}
         self.results = {arm: self._result(arm) for arm in plan.arms}
         self.curves = self._curves()

@@ -61,7 +61,7 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
     measurement = Measurement(plan, store.samples, settings.seed)
     report = {
         "complete": True,
-        "settings": named,
+        "settings": {**named, "model": Path(named["model"]).name},  # whose machine it was is nobody's business
         "measured": measurement.report(),
         "run": {
             "command": command,
@@ -85,7 +85,7 @@ async def _collect(
         await server.connect()
         room = settings.max_tokens or problems.room
         named = {
-            "model": Path(server.model).name,
+            "model": server.model,
             "data": problems.title,
             "problems_digest": problems.digest,
             "arms": [arm.name for arm in settings.arms],
