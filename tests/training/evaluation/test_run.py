@@ -66,7 +66,7 @@ def test_rivals_are_brought_to_the_price_of_healing(whole: tuple[FakeServer, Pat
     equal = measured["at_healed_tokens"]
     vote, curve = equal["rivals"]["majority:N@1.0"], measured["curves"]["majority:N@1.0"]
     assert vote["tokens"] == equal["tokens"] == measured["arms"]["healed@1.0"]["tokens"]
-    share = (equal["tokens"] - ANSWER) / (2 * ANSWER)
+    share = (equal["tokens"] - ANSWER) / (curve[1]["tokens"] - ANSWER)
     mixed = curve[0]["accuracy"] + share * (curve[1]["accuracy"] - curve[0]["accuracy"])
     assert vote["accuracy"] == pytest.approx(mixed, abs=2e-4)
     assert equal["rivals"]["greedy"]["tokens"] == ANSWER

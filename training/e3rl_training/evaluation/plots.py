@@ -26,6 +26,7 @@ def draw(measured: dict[str, Any], measurement: Measurement, folder: Path) -> No
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(9, 6), constrained_layout=True)
+    axis.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # there are more arms than the usual ten
     _accuracy(axis, measured, measurement.plan.arms)
     figure.savefig(folder / "accuracy.png", dpi=120)
     pyplot.close(figure)

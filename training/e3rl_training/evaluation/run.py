@@ -59,7 +59,7 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
     plan = Plan(settings.arms, calibration, reported, settings.samples)
     store, named = asyncio.run(_collect(problems, settings, plan, client, folder))
     measurement = Measurement(plan, store.samples, settings.seed)
-    report = {
+    report: dict[str, Any] = {
         "complete": True,
         "settings": {**named, "model": Path(named["model"]).name},  # whose machine it was is nobody's business
         "measured": measurement.report(),
