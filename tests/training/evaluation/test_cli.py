@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,14 @@ from e3rl_training.evaluation.arms import parse_arms
 from tests.training.evaluation.fake_server import FakeServer
 
 URL = ("--url", "http://fake", "--data", "modchain")
+
+
+@pytest.fixture(autouse=True)
+def terminated() -> Iterator[None]:
+    """The command takes SIGTERM for itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -90,9 +99,10 @@ def test_a_server_that_dies_is_no_success(tmp_path: Path, monkeypatch: pytest.Mo
     assert capsys.readouterr().err == "e3rl eval: error: the server stopped answering\n"
 
 
-def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(run, "evaluate", stop)
     assert cli.main([*URL, "-o", str(tmp_path)]) == 130

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from e3rl_core.errors import E3RLError, EvaluationError, PolicyError
 from e3rl_core.policy import HealingPolicy
@@ -28,8 +29,9 @@ The same command goes on from where it stopped. docs/evaluation.md tells what ea
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit status: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
-    own, _, flags = _split(argv)
+    own, flags = _split(argv)
     args = _parser().parse_args(own)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         _run(args, flags, shlex.join(["e3rl", "eval", *map(_without_folder, argv)]))
     except E3RLError as error:
@@ -89,10 +91,15 @@ def _server(args: argparse.Namespace, flags: Sequence[str]) -> Iterator[str]:
         yield url
 
 
-def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+def _stop(*_: Any) -> NoReturn:
+    """A SIGTERM unwinds as ^C does: a server of its own must not outlive the command."""
+    raise KeyboardInterrupt
+
+
+def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """What stands in front of `--`, and behind it."""
     at = list(argv).index("--") if "--" in argv else len(argv)
-    return argv[:at], argv[at : at + 1], argv[at + 1 :]
+    return argv[:at], argv[at + 1 :]
 
 
 def _columns(pairs: Sequence[str]) -> dict[str, str]:
