@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,14 @@ from e3rl_training.evaluation.arms import parse_arms
 from tests.training.evaluation.fake_server import FakeServer
 
 URL = ("--url", "http://fake", "--data", "modchain")
+
+
+@pytest.fixture(autouse=True)
+def terminated() -> Iterator[None]:
+    """The command takes SIGTERM for itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def test_from_the_command_line_to_the_report(tmp_path: Path, monkeypatch: pytest
     [
         (("--arms", "cool"), "--arms: there is no arm 'cool'"),
         (("--data", "gsm9k"), "--data gsm9k: there is no such task"),
-        (("--columns", "prompt"), "--columns prompt: write it as prompt=NAME"),
+        (("--columns", "prompt"), "--columns prompt: write it as prompt=NAME,answer=NAME"),
         (("--healing", "on"), "--healing: 'on' is no JSON object"),
         (("--healing", '{"max_erasures": -1}'), "--healing.max_erasures: "),
         (("--healing", '{"mode": "on"}'), "mode is the arms' to say"),
@@ -90,16 +99,20 @@ def test_a_server_that_dies_is_no_success(tmp_path: Path, monkeypatch: pytest.Mo
     assert capsys.readouterr().err == "e3rl eval: error: the server stopped answering\n"
 
 
-def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(run, "evaluate", stop)
     assert cli.main([*URL, "-o", str(tmp_path)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [[], ["--url", "x", "--model", "y", "--data", "modchain", "-o", "z"], [*URL]])
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["--url", "x", "--model", "y", "--data", "modchain", "-o", "z"], [*URL], [*URL, "-o", "z", "--seed", "-1"]],
+)
 def test_wrong_usage(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(argv)

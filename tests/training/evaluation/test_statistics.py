@@ -64,6 +64,16 @@ def test_a_price_between_two_sizes_is_mixed() -> None:
     assert (curve.at(500), curve.paid(500)) == (0.75, 108)
 
 
+def test_a_size_that_buys_nothing_is_passed_by() -> None:
+    """Sizes of 10, 20, 30 and 40 tokens: the second gains nothing over the first, the last less than the third."""
+    right = np.asarray([[0.2, 0.2, 0.6, 0.5]])
+    curve = Curve.of(right, np.asarray([[10.0, 20.0, 30.0, 40.0]]))
+    assert curve.tokens.tolist() == [[10.0, 30.0]]
+    assert curve.at(20) == pytest.approx(0.4) and curve.at(40) == pytest.approx(0.6)
+    bent = Curve.of(np.asarray([[0.2, 0.5, 0.6]]), np.asarray([[10.0, 20.0, 30.0]]))
+    assert bent.tokens.tolist() == [[10.0, 20.0, 30.0]]
+
+
 def test_a_price_of_the_same_resample() -> None:
     """Where tokens vary with the resample, so do the price and the mix."""
     bootstrap = Bootstrap(3, seed=0, resamples=50)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from e3rl_core.errors import E3RLError, EvaluationError, PolicyError
 from e3rl_core.policy import HealingPolicy
@@ -21,15 +22,16 @@ _EXAMPLES = """\
 examples:
   e3rl eval --model runs/modchain-cpu/final --data modchain -o eval/modchain -- --dtype float32
   e3rl eval --url http://127.0.0.1:8000 --data gsm8k --limit 100 --arms plain@0.7,healed@0.7,agree:5@0.7 -o eval/gsm8k
-  e3rl eval --model PATH --data my.jsonl --columns prompt=question --columns answer=solution -o eval/mine
+  e3rl eval --model PATH --data my.jsonl --columns prompt=question,answer=solution -o eval/mine
 The same command goes on from where it stopped. docs/evaluation.md tells what each arm is and how tokens are counted.
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit status: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
-    own, _, flags = _split(argv)
+    own, flags = _split(argv)
     args = _parser().parse_args(own)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         _run(args, flags, shlex.join(["e3rl", "eval", *map(_without_folder, argv)]))
     except E3RLError as error:
@@ -89,18 +91,23 @@ def _server(args: argparse.Namespace, flags: Sequence[str]) -> Iterator[str]:
         yield url
 
 
-def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+def _stop(*_: Any) -> NoReturn:
+    """A SIGTERM unwinds as ^C does: a server of its own must not outlive the command."""
+    raise KeyboardInterrupt
+
+
+def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """What stands in front of `--`, and behind it."""
     at = list(argv).index("--") if "--" in argv else len(argv)
-    return argv[:at], argv[at : at + 1], argv[at + 1 :]
+    return argv[:at], argv[at + 1 :]
 
 
-def _columns(pairs: Sequence[str]) -> dict[str, str]:
+def _columns(text: str) -> dict[str, str]:
     found = {}
-    for pair in pairs:
+    for pair in filter(None, text.split(",")):
         ours, equals, theirs = pair.partition("=")
         if not equals or not theirs:
-            raise EvaluationError(f"--columns {pair}: write it as prompt=NAME or answer=NAME")
+            raise EvaluationError(f"--columns {text}: write it as prompt=NAME,answer=NAME")
         found[ours] = theirs
     return found
 
@@ -130,11 +137,16 @@ def _without_folder(argument: str) -> str:
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("has to be 1 or more")
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:  # argparse calls the value by this name
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"has to be {least} or more")
+        return int(text)
+
     return number
+
+
+_count = _at_least(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -155,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="Samples and report.")
     parser.add_argument("--arms", default=DEFAULT, help="What to compare, with commas between; default: %(default)s.")
     parser.add_argument(
-        "--columns", action="append", default=[], metavar="OURS=THEIRS",
-        help="What the file calls prompt and answer, where it calls them otherwise; repeatable.",
+        "--columns", default="", metavar="OURS=THEIRS,..",
+        help="What the file calls prompt and answer, where it calls them otherwise.",
     )  # fmt: skip
     parser.add_argument("--steps", type=_count, metavar="N", help="Of a generated problem; default: the task's own.")
     parser.add_argument("--split", help="Of a set from the Hub; default: the one that is not for training.")
@@ -165,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--samples", type=_count, default=4, metavar="K", help="Draws per problem and source.")
     parser.add_argument("--max-tokens", type=_count, metavar="N", help="Of an answer; default: 1024, generated less.")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="Of problems, draws and resamples.")
+    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="S", help="Of problems, draws and resamples.")
     parser.add_argument("--healing", metavar="JSON", help="Settings of healing, over the server's own.")
     parser.add_argument("--instruction", default=INSTRUCTION, help="Behind every problem; default: %(default)r.")
     parser.add_argument("--no-chat", action="store_true", help="Plain prompts, for a model without a chat template.")

@@ -69,7 +69,7 @@ class Measurement:
         self.plan = plan
         self._samples = samples
         self._bootstrap = Bootstrap(len(plan.reported), seed)
-        gated = {arm.source for arm in plan.arms if arm.gated}
+        gated = dict.fromkeys(arm.source for arm in plan.arms if arm.gated)  # a set has another order in each process
         self._limits = {source: thresholds(samples, plan, source) for source in gated}
         self.results = {arm: self._result(arm) for arm in plan.arms}
         self.curves = self._curves()
@@ -149,8 +149,7 @@ class Measurement:
                 curves[arm.name] = _curve([self.results[arm]])
                 continue
             alike = [other.draws for other in self.plan.arms if (other.rule, other.source) == (arm.rule, arm.source)]
-            counts = range(1, max(alike) + 1, 2 if RULES[arm.rule].odd else 1)
-            sizes = [self._result(Arm(arm.source, arm.rule, draws)) for draws in counts]
+            sizes = [self._result(Arm(arm.source, arm.rule, draws)) for draws in range(1, max(alike) + 1)]
             curves[arm.family] = _curve(sizes)
         return curves
 
@@ -181,17 +180,17 @@ class Measurement:
         for source in self.plan.sources:
             scored = [(draw.u, draw.right) for draw in self.draws(source) if draw.u is not None]
             if scored:
-                wrong = [u for u, right in scored if not right]
-                rank = auroc(wrong, [u for u, right in scored if right])
+                us, rights = [u for u, _ in scored], [right for _, right in scored]
+                rank = auroc([u for u, right in scored if not right], [u for u, right in scored if right])
                 found[source.name] = {
                     "auroc_of_wrong": None if rank is None else round(rank, 4),
-                    "reliability": reliability(*zip(*scored, strict=True)),
+                    "reliability": reliability(us, rights),
                 }
         return found
 
 
 def _curve(sizes: Sequence[Result]) -> Curve:
-    return Curve(np.stack([one.right for one in sizes], 1), np.stack([one.tokens for one in sizes], 1))
+    return Curve.of(np.stack([one.right for one in sizes], 1), np.stack([one.tokens for one in sizes], 1))
 
 
 def latencies(plan: Plan, samples: Samples) -> dict[str, dict[str, float]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from e3rl_training.evaluation.arms import BASE
+from e3rl_training.evaluation.arms import BASE, Arm
 from e3rl_training.evaluation.measures import Measurement
 from e3rl_training.evaluation.samples import Sample
 
@@ -26,7 +26,8 @@ def draw(measured: dict[str, Any], measurement: Measurement, folder: Path) -> No
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(9, 6), constrained_layout=True)
-    _accuracy(axis, measured)
+    axis.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # there are more arms than the usual ten
+    _accuracy(axis, measured, measurement.plan.arms)
     figure.savefig(folder / "accuracy.png", dpi=120)
     pyplot.close(figure)
 
@@ -46,7 +47,7 @@ def draw(measured: dict[str, Any], measurement: Measurement, folder: Path) -> No
     pyplot.close(figure)
 
 
-def _accuracy(axis: Any, measured: dict[str, Any]) -> None:
+def _accuracy(axis: Any, measured: dict[str, Any], arms: Sequence[Arm]) -> None:
     colours = {}
     for name, points in measured["curves"].items():
         if len(points) > 1:
@@ -54,14 +55,12 @@ def _accuracy(axis: Any, measured: dict[str, Any]) -> None:
                 [one["tokens"] for one in points], [one["accuracy"] for one in points], linewidth=1, alpha=0.6
             )
             colours[name] = line[0].get_color()
-    for name, arm in measured["arms"].items():
-        rule, colon, rest = name.partition(":")
-        family = f"{rule}:N@{rest.partition('@')[2]}" if colon else name
-        mean, low, high = (arm["accuracy"][key] for key in ("mean", "low", "high"))
+    for arm in arms:
+        found = measured["arms"][arm.name]
+        mean, low, high = (found["accuracy"][key] for key in ("mean", "low", "high"))
         bars = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
-        axis.errorbar(
-            arm["tokens"], mean, bars, fmt="o", capsize=3, markersize=4, color=colours.get(family), label=name
-        )
+        colour = colours.get(arm.family)
+        axis.errorbar(found["tokens"], mean, bars, fmt="o", capsize=3, markersize=4, color=colour, label=arm.name)
     axis.set(title="Accuracy over tokens", xlabel="tokens a problem, erased ones included", ylabel="accuracy")
     axis.legend(fontsize=7, ncols=2)
 

@@ -43,8 +43,6 @@ class Rule:
     what: str
     gated: bool = False
     """Whether it needs thresholds."""
-    odd: bool = False
-    """Whether an even number of draws buys nothing."""
 
 
 def single(draws: Sequence[Sample], _: Thresholds) -> Outcome:
@@ -97,7 +95,7 @@ def confident(draws: Sequence[Sample], thresholds: Thresholds) -> Outcome:
 
 
 RULES = {
-    "majority": Rule(majority, "the most frequent of N answers", odd=True),
+    "majority": Rule(majority, "the most frequent of N answers"),
     "best": Rule(best, "of N answers the one of the highest mean log-probability"),
     "agree": Rule(agree, "draw until two answers agree, at most N times"),
     "gated": Rule(gated, "draw once; where its mean U is high, as `agree`", gated=True),

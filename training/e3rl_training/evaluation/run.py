@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from e3rl_core.errors import EvaluationError
 from e3rl_training.evaluation import markdown, plots
 from e3rl_training.evaluation.arms import Arm, Source
-from e3rl_training.evaluation.client import Server
+from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.grading import Grader
 from e3rl_training.evaluation.measures import Measurement, erase_rate, latencies
 from e3rl_training.evaluation.plan import Plan, seed_of
@@ -59,9 +59,9 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
     plan = Plan(settings.arms, calibration, reported, settings.samples)
     store, named = asyncio.run(_collect(problems, settings, plan, client, folder))
     measurement = Measurement(plan, store.samples, settings.seed)
-    report = {
+    report: dict[str, Any] = {
         "complete": True,
-        "settings": named,
+        "settings": {**named, "model": Path(named["model"]).name},  # whose machine it was is nobody's business
         "measured": measurement.report(),
         "run": {
             "command": command,
@@ -85,7 +85,7 @@ async def _collect(
         await server.connect()
         room = settings.max_tokens or problems.room
         named = {
-            "model": Path(server.model).name,
+            "model": server.model,
             "data": problems.title,
             "problems_digest": problems.digest,
             "arms": [arm.name for arm in settings.arms],
@@ -130,6 +130,7 @@ class _Collector:
         self._room = room
         self._settings = settings
         self._grader = Grader()
+        self._grading: set[asyncio.Task[None]] = set()
 
     async def run(self, of: int) -> None:
         """Source by source: the rate of a random one is known when the one it copies is complete."""
@@ -147,7 +148,13 @@ class _Collector:
     async def _draw_all(self, source: Source, rate: float, missing: deque[Key], bar: Any) -> None:
         async def work() -> None:
             while missing:
-                self._store.add(await self._sample(source, rate, missing.popleft()))
+                key = missing.popleft()
+                drawn = await self._draw(source, rate, key)
+                # Shielded: an answer that is there is kept, whatever becomes of the others meanwhile.
+                grading = asyncio.create_task(self._keep(key, drawn))
+                self._grading.add(grading)
+                grading.add_done_callback(self._grading.discard)
+                await asyncio.shield(grading)
                 bar.update()
 
         workers = [asyncio.create_task(work()) for _ in range(min(self._settings.concurrency, len(missing)))]
@@ -156,17 +163,20 @@ class _Collector:
         finally:  # the first failure ends all: the others' answers would not come either
             for worker in workers:
                 worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*workers, *self._grading, return_exceptions=True)
 
-    async def _sample(self, source: Source, rate: float, key: Key) -> Sample:
+    async def _draw(self, source: Source, rate: float, key: Key) -> Drawn:
         _, problem, draw = key
-        asked = self._problems.asked[problem]
-        seed = seed_of(self._settings.seed, problem, draw)
+        asked, seed = self._problems.asked[problem], seed_of(self._settings.seed, problem, draw)
         drawn = await self._server.draw(source, asked, room=self._room, rate=rate, seed=seed)
         self._check_scored(source, drawn.u, drawn.committed)
-        grade = await asyncio.to_thread(self._grader.grade, asked, drawn.text)
-        return Sample(
-            source=source.name,
+        return drawn
+
+    async def _keep(self, key: Key, drawn: Drawn) -> None:
+        source, problem, draw = key
+        grade = await asyncio.to_thread(self._grader.grade, self._problems.asked[problem], drawn.text)
+        sample = Sample(
+            source=source,
             problem=problem,
             draw=draw,
             answer=grade.answer,
@@ -182,6 +192,7 @@ class _Collector:
             finish=drawn.finish,
             text=drawn.text,
         )
+        self._store.add(sample)
 
     def _check_scored(self, source: Source, u: float | None, committed: int) -> None:
         """Arms with thresholds need to know how sure a draw is."""

@@ -92,11 +92,28 @@ class Curve:
     right: Array
     """(problems, sizes)."""
     tokens: Array
-    """(problems, sizes); their means do not fall."""
+    """(problems, sizes), rising in the mean."""
+
+    @classmethod
+    def of(cls, right: Array, tokens: Array) -> Curve:
+        """Of all sizes, (problems, sizes), those that are worth mixing.
+
+        They are the upper concave envelope of the means: two draws that must agree buy nothing, and a rival that had
+        to pass by them on its way to three would be made to look worse than it is.
+        """
+        price, gain = tokens.mean(0), right.mean(0)
+        kept: list[int] = []
+        for size in np.lexsort((-gain, price)):
+            if kept and gain[size] <= gain[kept[-1]]:
+                continue
+            while len(kept) > 1 and _slope(price, gain, kept[-2], kept[-1]) <= _slope(price, gain, kept[-1], size):
+                kept.pop()
+            kept.append(int(size))
+        return cls(right[:, kept], tokens[:, kept])
 
     def at(self, price: float) -> float:
         """Accuracy at so many tokens a problem; beyond either end that of the end."""
-        return float(np.interp(price, self.tokens.mean(0), self.right.mean(0)))
+        return _mixed(price, self.tokens.mean(0), self.right.mean(0))
 
     def paid(self, price: float) -> float:
         """What it pays there: the price, or its own where it has no size as dear or as cheap."""
@@ -106,7 +123,16 @@ class Curve:
     def resampled(self, bootstrap: Bootstrap, prices: Array) -> Array:
         """Accuracies at the prices of the same resamples: (resamples,)."""
         tokens, right = bootstrap.means(self.tokens), bootstrap.means(self.right)
-        return np.asarray([np.interp(*row) for row in zip(prices, tokens, right, strict=True)])
+        return np.asarray([_mixed(*row) for row in zip(prices, tokens, right, strict=True)])
+
+
+def _slope(price: Array, gain: Array, one: int, other: int) -> float:
+    return float((gain[other] - gain[one]) / (price[other] - price[one]))
+
+
+def _mixed(price: float, tokens: Array, right: Array) -> float:
+    """In a resample a size may cost no more than a smaller one; it is then taken to cost as much."""
+    return float(np.interp(price, np.maximum.accumulate(tokens), right))
 
 
 def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 8) -> list[dict[str, Any]]:
