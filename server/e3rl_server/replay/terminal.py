@@ -55,7 +55,7 @@ def _draw(draw: Draw, colour: bool, width: int) -> Iterator[str]:
     mark = "  " if draw.kept or colour else _MARK
     for row in _harmless(draw.text or "").splitlines():
         for part in textwrap.wrap(row, max(20, width - 4), drop_whitespace=False) or [""]:
-            yield mark + (part if draw.kept else _styled(part.rstrip(), _ERASED, colour)).rstrip()
+            yield (mark + (part if draw.kept else _styled(part.rstrip(), _ERASED, colour))).rstrip()
 
 
 def _styled(text: str, style: str, colour: bool) -> str:

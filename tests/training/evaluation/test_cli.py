@@ -77,7 +77,7 @@ def test_from_the_command_line_to_the_report(tmp_path: Path, monkeypatch: pytest
     [
         (("--arms", "cool"), "--arms: there is no arm 'cool'"),
         (("--data", "gsm9k"), "--data gsm9k: there is no such task"),
-        (("--columns", "prompt"), "--columns prompt: write it as prompt=NAME"),
+        (("--columns", "prompt"), "--columns prompt: write it as prompt=NAME,answer=NAME"),
         (("--healing", "on"), "--healing: 'on' is no JSON object"),
         (("--healing", '{"max_erasures": -1}'), "--healing.max_erasures: "),
         (("--healing", '{"mode": "on"}'), "mode is the arms' to say"),
@@ -109,7 +109,10 @@ def test_interrupted(number: signal.Signals, tmp_path: Path, monkeypatch: pytest
     assert "the same command goes on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv", [[], ["--url", "x", "--model", "y", "--data", "modchain", "-o", "z"], [*URL]])
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["--url", "x", "--model", "y", "--data", "modchain", "-o", "z"], [*URL], [*URL, "-o", "z", "--seed", "-1"]],
+)
 def test_wrong_usage(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(argv)

@@ -7,7 +7,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ _EXAMPLES = """\
 examples:
   e3rl eval --model runs/modchain-cpu/final --data modchain -o eval/modchain -- --dtype float32
   e3rl eval --url http://127.0.0.1:8000 --data gsm8k --limit 100 --arms plain@0.7,healed@0.7,agree:5@0.7 -o eval/gsm8k
-  e3rl eval --model PATH --data my.jsonl --columns prompt=question --columns answer=solution -o eval/mine
+  e3rl eval --model PATH --data my.jsonl --columns prompt=question,answer=solution -o eval/mine
 The same command goes on from where it stopped. docs/evaluation.md tells what each arm is and how tokens are counted.
 """
 
@@ -102,12 +102,12 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return argv[:at], argv[at + 1 :]
 
 
-def _columns(pairs: Sequence[str]) -> dict[str, str]:
+def _columns(text: str) -> dict[str, str]:
     found = {}
-    for pair in pairs:
+    for pair in filter(None, text.split(",")):
         ours, equals, theirs = pair.partition("=")
         if not equals or not theirs:
-            raise EvaluationError(f"--columns {pair}: write it as prompt=NAME or answer=NAME")
+            raise EvaluationError(f"--columns {text}: write it as prompt=NAME,answer=NAME")
         found[ours] = theirs
     return found
 
@@ -137,11 +137,16 @@ def _without_folder(argument: str) -> str:
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("has to be 1 or more")
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:  # argparse calls the value by this name
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"has to be {least} or more")
+        return int(text)
+
     return number
+
+
+_count = _at_least(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="Samples and report.")
     parser.add_argument("--arms", default=DEFAULT, help="What to compare, with commas between; default: %(default)s.")
     parser.add_argument(
-        "--columns", action="append", default=[], metavar="OURS=THEIRS",
-        help="What the file calls prompt and answer, where it calls them otherwise; repeatable.",
+        "--columns", default="", metavar="OURS=THEIRS,..",
+        help="What the file calls prompt and answer, where it calls them otherwise.",
     )  # fmt: skip
     parser.add_argument("--steps", type=_count, metavar="N", help="Of a generated problem; default: the task's own.")
     parser.add_argument("--split", help="Of a set from the Hub; default: the one that is not for training.")
@@ -172,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--samples", type=_count, default=4, metavar="K", help="Draws per problem and source.")
     parser.add_argument("--max-tokens", type=_count, metavar="N", help="Of an answer; default: 1024, generated less.")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="Of problems, draws and resamples.")
+    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="S", help="Of problems, draws and resamples.")
     parser.add_argument("--healing", metavar="JSON", help="Settings of healing, over the server's own.")
     parser.add_argument("--instruction", default=INSTRUCTION, help="Behind every problem; default: %(default)r.")
     parser.add_argument("--no-chat", action="store_true", help="Plain prompts, for a model without a chat template.")
