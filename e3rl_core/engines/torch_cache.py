@@ -95,9 +95,10 @@ class RaggedCache:
         columns = torch.tensor(self._lengths)
         self._lengths = [length + 1 for length in self._lengths]
         seen = torch.arange(self.width) <= columns.unsqueeze(-1)
+        rows, places = torch.arange(len(tokens)).to(self._model.device), columns.to(self._model.device)
         for layer in self._layers:
             layer.reserve(len(tokens), self.width)
-            layer.expect(columns.to(self._model.device), self.width)
+            layer.expect(rows, places, self.width)
         return self._forward(
             Cache(layers=self._layers), torch.tensor(tokens).unsqueeze(-1), seen, columns.unsqueeze(-1)
         )
@@ -168,17 +169,16 @@ class _Layer(CacheLayerMixin):
         for tensor, new in zip((self.keys, self.values), columns, strict=True):
             tensor[row, :, start : start + new.shape[1]] = new
 
-    def expect(self, columns: torch.Tensor, width: int) -> None:
-        """The next `update` brings one token for each of the first rows, for these columns."""
-        self._columns, self._width = columns, width
+    def expect(self, rows: torch.Tensor, columns: torch.Tensor, width: int) -> None:
+        """The next `update` brings one token for each of the first rows, for these columns; (_B,) both."""
+        self._rows, self._columns, self._width = rows, columns, width
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.arange(len(self._columns), device=self._columns.device)
-        self.keys[rows, :, self._columns] = key_states[:, :, 0]
-        self.values[rows, :, self._columns] = value_states[:, :, 0]
-        return self.keys[: len(rows), :, : self._width], self.values[: len(rows), :, : self._width]
+        self.keys[self._rows, :, self._columns] = key_states[:, :, 0]
+        self.values[self._rows, :, self._columns] = value_states[:, :, 0]
+        return self.keys[: len(self._rows), :, : self._width], self.values[: len(self._rows), :, : self._width]
 
     def get_seq_length(self) -> int:
         return self._width - 1
