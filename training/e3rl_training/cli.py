@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from e3rl_core.errors import E3RLError
+from e3rl_training.command import exit_status
 
 _EXAMPLES = """\
 examples:
@@ -22,26 +22,24 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit status: 0 done, 1 an error, 2 wrong usage, 130 interrupted with a checkpoint."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    try:
-        from e3rl_training import run  # imports torch and TRL: seconds
-        from e3rl_training.recipe import Recipe
+    args = _parser().parse_args(argv)
+    return exit_status(
+        "e3rl train",
+        lambda: _run(args, shlex.join(["e3rl", "train", *argv])),
+        extras="train",
+        interrupted="what was not in a checkpoint is lost",
+    )
 
-        recipe = Recipe.load(args.recipe, args.set)
-        if args.dry_run:
-            sys.stdout.write(json.dumps(run.dry_run(recipe), indent=2) + "\n")
-            return 0
-        outcome = run.train(recipe, resume=args.resume, command=shlex.join(["e3rl", "train", *argv]))
-    except E3RLError as error:
-        sys.stderr.write(f"e3rl train: error: {error}\n")
-        return 1
-    except ModuleNotFoundError as error:
-        sys.stderr.write(f"e3rl train: error: {error.name} is not installed: pip install 'e3rl[train]'\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("e3rl train: interrupted; what was not in a checkpoint is lost\n")
-        return 130
+
+def _run(args: argparse.Namespace, command: str) -> int:
+    from e3rl_training import run  # imports torch and TRL: seconds
+    from e3rl_training.recipe import Recipe
+
+    recipe = Recipe.load(args.recipe, args.set)
+    if args.dry_run:
+        sys.stdout.write(json.dumps(run.dry_run(recipe), indent=2) + "\n")
+        return 0
+    outcome = run.train(recipe, resume=args.resume, command=command)
     if not outcome.finished:
         sys.stderr.write(f"e3rl train: stopped at step {outcome.steps}; go on with --resume\n")
         return 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,17 @@ def profile_of(
 
 def provenance(**facts: Any) -> dict[str, Any]:
     """When and with what a profile was learned."""
-    versions = {name: metadata.version(name) for name in ("e3rl", "torch", "transformers", "trl")}
-    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "versions": versions, **facts}
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": date, "versions": versions("e3rl", "torch", "transformers", "trl"), **facts}
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for name in distributions:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def export(model: Any, tokenizer: Any, profile: Profile | None, card: str, folder: Path) -> None:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from e3rl_core.errors import CalibrationError, E3RLError
+from e3rl_core.errors import CalibrationError
 from e3rl_core.policy import PRESETS
+from e3rl_training.command import exit_status
 
 _EXAMPLES = """\
 examples:
@@ -24,21 +25,10 @@ U depends strongly on the temperature: calibrate at the one that you serve at. d
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit status: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
     args = _parser().parse_args(argv)
-    try:
-        _run(args)
-    except E3RLError as error:
-        sys.stderr.write(f"e3rl calibrate: error: {error}\n")
-        return 1
-    except ModuleNotFoundError as error:
-        sys.stderr.write(f"e3rl calibrate: error: {error.name} is not installed: pip install 'e3rl[cpu,train]'\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("e3rl calibrate: interrupted; nothing was written\n")
-        return 130
-    return 0
+    return exit_status("e3rl calibrate", lambda: _run(args), extras="cpu,train", interrupted="nothing was written")
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> int:
     columns = _columns(args.columns)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # read when vLLM is imported
     from e3rl_training.calibration import report, run
@@ -62,6 +52,7 @@ def _run(args: argparse.Namespace) -> None:
         except OSError as error:
             raise CalibrationError(f"--report {args.report}: cannot be written ({error.strerror})") from None
     sys.stdout.write(f"\n{found.path}\n")
+    return 0
 
 
 def _columns(text: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from e3rl_training import export, models
 from e3rl_training.calibration import measures
 from e3rl_training.calibration.sampling import Answer, sample
 from e3rl_training.evaluation.grading import Grader
-from e3rl_training.evaluation.problems import Asked, Problems, load_problems
+from e3rl_training.evaluation.problems import Asked, load_problems
 from e3rl_training.recipe import ModelSpec
 
 
@@ -82,7 +82,7 @@ def calibrate(model: str | None, settings: Settings, output: Path | None) -> Cal
         model=Path(model).name if model else models.EMBEDDED,
         model_sha256=_weights_hash(folder),
         data=problems.title,
-        data_sha256=_data_hash(problems),
+        data_sha256=problems.digest,
         prompts=len(problems.asked),
         erased=threshold["erased"],
         **drawn.provenance,
@@ -150,12 +150,4 @@ def _weights_hash(folder: str) -> str | None:
     files = sorted([*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")])
     if not files:
         return None
-    return _hash([(file.name, sha256(file)) for file in files])
-
-
-def _data_hash(problems: Problems) -> str:
-    return _hash([(one.prompt, one.answer) for one in problems.asked])
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([(file.name, sha256(file)) for file in files]).encode()).hexdigest()

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from e3rl_core.errors import E3RLError, EvaluationError, PolicyError
+from e3rl_core.errors import EvaluationError, PolicyError
 from e3rl_core.policy import HealingPolicy
+from e3rl_training.command import exit_status
 from e3rl_training.evaluation.arms import DEFAULT, parse_arms
 from e3rl_training.evaluation.problems import INSTRUCTION
 
@@ -32,22 +33,16 @@ def main(argv: Sequence[str]) -> int:
     own, flags = _split(argv)
     args = _parser().parse_args(own)
     signal.signal(signal.SIGTERM, _stop)
-    try:
-        _run(args, flags, shlex.join(["e3rl", "eval", *map(_without_folder, argv)]))
-    except E3RLError as error:
-        sys.stderr.write(f"e3rl eval: error: {error}\n")
-        return 1
-    except ModuleNotFoundError as error:
-        sys.stderr.write(f"e3rl eval: error: {error.name} is not installed: pip install 'e3rl[train]'\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"e3rl eval: interrupted; the samples so far are in {args.output}, the same command goes on\n")
-        return 130
-    sys.stdout.write(f"{args.output / 'report.md'}\n")
-    return 0
+    command = shlex.join(["e3rl", "eval", *map(_without_folder, argv)])
+    return exit_status(
+        "e3rl eval",
+        lambda: _run(args, flags, command),
+        extras="train",
+        interrupted=f"the samples so far are in {args.output}, the same command goes on",
+    )
 
 
-def _run(args: argparse.Namespace, flags: Sequence[str], command: str) -> None:
+def _run(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
     from e3rl_training.evaluation import run
     from e3rl_training.evaluation.client import open_client
     from e3rl_training.evaluation.problems import load_problems
@@ -74,6 +69,8 @@ def _run(args: argparse.Namespace, flags: Sequence[str], command: str) -> None:
     )
     with _server(args, flags) as url:
         run.evaluate(problems, settings, partial(open_client, url, args.concurrency), args.output, command)
+    sys.stdout.write(f"{args.output / 'report.md'}\n")
+    return 0
 
 
 @contextmanager

@@ -48,9 +48,9 @@ class Problems:
 
     @property
     def digest(self) -> str:
-        """Tells other problems apart."""
+        """SHA-256 of prompts and answers: tells other problems apart."""
         text = json.dumps([(one.prompt, one.answer) for one in self.asked])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_problems(

