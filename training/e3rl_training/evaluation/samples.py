@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from e3rl_core.errors import EvaluationError
+from e3rl_core.errors import EvaluationError, first_complaint
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
 
@@ -124,10 +124,9 @@ class Store:
             try:
                 yield Sample.model_validate_json(line)
             except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                where = ".".join(map(str, first["loc"])) or "it"
+                what = first_complaint(error, "it")
                 raise EvaluationError(
-                    f"{self._path} line {number}: {where}: {first['msg']}; remove the line, or name another folder"
+                    f"{self._path} line {number}: {what}; remove the line, or name another folder"
                 ) from None
 
 
