@@ -193,13 +193,26 @@ def _curve(sizes: Sequence[Result]) -> Curve:
     return Curve.of(np.stack([one.right for one in sizes], 1), np.stack([one.tokens for one in sizes], 1))
 
 
-def latencies(plan: Plan, samples: Samples) -> dict[str, dict[str, float]]:
-    """Seconds from request to answer, by source: of single requests, under the evaluation's own load."""
+def latencies(plan: Plan, samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
+    """Seconds from request to answer and to its first text, by source: of single requests, under their common load.
+
+    First text is of the answers that were streamed. Provisional text that is erased later counts as a first token.
+    """
     found = {}
     for source in plan.sources:
-        seconds = [samples[key].seconds for key in plan.keys(source)]
-        found[source.name] = {
-            "median": round(float(np.median(seconds)), 3),
-            "p95": round(float(np.quantile(seconds, 0.95)), 3),
+        drawn = [samples[key] for key in plan.keys(source)]
+        times = {
+            "answer": [one.seconds for one in drawn],
+            "first_token": [one.first_token for one in drawn if one.first_token is not None],
+            "first_committed": [one.first_committed for one in drawn if one.first_committed is not None],
         }
+        found[source.name] = {name: _times(seconds) for name, seconds in times.items() if seconds}
     return found
+
+
+def _times(seconds: Sequence[float]) -> dict[str, float]:
+    return {
+        "answers": len(seconds),
+        "median": round(float(np.median(seconds)), 3),
+        "p95": round(float(np.quantile(seconds, 0.95)), 3),
+    }

@@ -16,7 +16,7 @@ import httpx
 from tqdm.auto import tqdm
 
 from e3rl_core.errors import EvaluationError
-from e3rl_training.evaluation import markdown, plots
+from e3rl_training.evaluation import markdown, plots, segments
 from e3rl_training.evaluation.arms import Arm, Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.grading import Grader
@@ -59,10 +59,11 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
     plan = Plan(settings.arms, calibration, reported, settings.samples)
     store, named = asyncio.run(_collect(problems, settings, plan, client, folder))
     measurement = Measurement(plan, store.samples, settings.seed)
+    graded = segments.report(plan, store.samples, problems.asked, settings.seed)
     report: dict[str, Any] = {
         "complete": True,
         "settings": {**named, "model": Path(named["model"]).name},  # whose machine it was is nobody's business
-        "measured": measurement.report(),
+        "measured": {**measurement.report(), "segments": graded},
         "run": {
             "command": command,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -71,6 +72,11 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
         },
     }
     plots.draw(report["measured"], measurement, folder)
+    if graded:
+        labels = {
+            source.name: segments.of_source(plan, store.samples, problems.asked, source) for source in plan.sources
+        }
+        plots.draw_segments(graded, labels, folder)
     write_whole(folder / READABLE, markdown.markdown(report))
     write_whole(folder / REPORT, json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
@@ -168,7 +174,9 @@ class _Collector:
     async def _draw(self, source: Source, rate: float, key: Key) -> Drawn:
         _, problem, draw = key
         asked, seed = self._problems.asked[problem], seed_of(self._settings.seed, problem, draw)
-        drawn = await self._server.draw(source, asked, room=self._room, rate=rate, seed=seed)
+        # Where steps are graded so are erased ones, and only a stream shows them.
+        streamed = (source.heals and asked.task is not None) or (draw == 0 and problem in self._plan.timed)
+        drawn = await self._server.draw(source, asked, room=self._room, rate=rate, seed=seed, streamed=streamed)
         self._check_scored(source, drawn.u, drawn.committed)
         return drawn
 
@@ -189,6 +197,8 @@ class _Collector:
             logprob=drawn.logprob,
             segments=drawn.segments,
             seconds=round(drawn.seconds, 4),
+            first_token=drawn.first_token and round(drawn.first_token, 4),
+            first_committed=drawn.first_committed and round(drawn.first_committed, 4),
             finish=drawn.finish,
             text=drawn.text,
         )

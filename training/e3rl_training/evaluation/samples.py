@@ -26,6 +26,12 @@ class Segment(BaseModel):
     erased: int
     u: float
     """Nats."""
+    chars: int | None = None
+    """Of its text; None where the server does not tell."""
+    flagged: bool = False
+    """Whether the first draw here was erased, or in shadow mode would have been."""
+    first: str | None = None
+    """What that draw said, where it was erased and streamed."""
 
 
 class Sample(BaseModel):
@@ -52,6 +58,10 @@ class Sample(BaseModel):
     segments: tuple[Segment, ...] = ()
     seconds: float
     """From request to answer."""
+    first_token: float | None = None
+    """Seconds until there was any text, provisional or final; None where the answer was not streamed."""
+    first_committed: float | None = None
+    """Seconds until there was final text."""
     finish: str
     text: str
 
