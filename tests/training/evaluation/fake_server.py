@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -23,6 +24,8 @@ class FakeServer:
     def __init__(self, *, heals: bool = True) -> None:
         self.heals = heals
         self.requests: list[dict[str, Any]] = []
+        self.healed: Callable[[dict[str, Any]], float] = lambda _: 0.9
+        """How often it is right where it heals, by the request's settings."""
         self.dies_after: int | None = None
         self.full = 0
         """How many further requests are turned away."""
@@ -54,7 +57,7 @@ class FakeServer:
         stream = random.Random(f"{body['seed']}")
         draw = stream.random()
         problem = Problem.parse(body["prompt"] if "prompt" in body else body["messages"][-1]["content"])
-        right = draw < (0.9 if at_will else chance)
+        right = draw < (self.healed(healing) if at_will else chance)
         erased = [0] * len(problem.steps)
         if at_will and draw >= chance:  # the last step is erased where it would have been wrong
             erased[-1] = SEGMENT

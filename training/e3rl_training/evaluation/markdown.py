@@ -52,9 +52,9 @@ def _arms(measured: Mapping[str, Any]) -> Iterator[str]:
         ungradable = f"{arm['ungradable']} of {arm['of_draws']}" if "ungradable" in arm else ""
         cells = (
             name,
-            _interval(arm["accuracy"]),
-            _difference(arm.get("minus_plain")),
-            _difference(arm.get("minus_healed")),
+            interval_cell(arm["accuracy"]),
+            difference_cell(arm.get("minus_plain")),
+            difference_cell(arm.get("minus_healed")),
             f"{arm['tokens']:.1f}",
             f"{arm['erased_tokens']:.1f}",
             f"{arm['draws']:.2f}",
@@ -77,7 +77,7 @@ def _equal(measured: Mapping[str, Any]) -> Iterator[str]:
     yield f"| rival | its tokens | its accuracy | {HEALED.name} minus it |"
     yield "|---|---|---|---|"
     for name, rival in equal["rivals"].items():
-        difference = _difference(rival["healed_minus_this"])
+        difference = difference_cell(rival["healed_minus_this"])
         yield f"| {name} | {rival['tokens']:.1f} | {rival['accuracy']:.3f} | {difference} |"
     yield ""
     for word, title in ((True, "better than"), (False, "worse than")):
@@ -119,7 +119,7 @@ def _segments(graded: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for name, found in graded.items():
         rank = "–" if found["auroc_of_wrong"] is None else f"{found['auroc_of_wrong']:.3f}"
-        shares = " | ".join("–" if found[key] is None else _interval(found[key]) for key in ("precision", "recall"))
+        shares = " | ".join("–" if found[key] is None else interval_cell(found[key]) for key in ("precision", "recall"))
         yield f"| {name} | {found['segments']} | {found['wrong']} | {rank} | {found['flagged']} | {shares} |"
     name, what = SEGMENTS
     yield ""
@@ -145,11 +145,13 @@ def _times(found: Mapping[str, float] | None) -> str:
     return "–" if found is None else f"{found['median']:.2f} ({found['p95']:.2f})"
 
 
-def _interval(found: Mapping[str, float]) -> str:
+def interval_cell(found: Mapping[str, float]) -> str:
+    """A mean with its interval."""
     return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
-def _difference(found: Mapping[str, Any] | None) -> str:
+def difference_cell(found: Mapping[str, Any] | None) -> str:
+    """A difference with its interval, marked where that leaves out 0; a dash for None."""
     if found is None:
         return "–"
     return f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}){' *' if found['significant'] else ''}"

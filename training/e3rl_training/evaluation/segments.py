@@ -1,7 +1,8 @@
 """Segments against what is known of them: where a task tells right steps from wrong ones, U and erasures are graded.
 
 A segment has to be a step of the task for that, as the recipes of generated tasks cut them. Whether it is shows in the
-answers that are the solution word for word: where one of their segments counts as wrong, nothing here is told.
+answers that are the solution word for word: where one of their segments counts as wrong, or there is no such answer,
+nothing here is told.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ def report(plan: Plan, samples: Mapping[Key, Sample], asked: Sequence[Asked], se
         asked: the problems, with their tasks.
         seed: of the resamples, as the rest of the report takes them.
     """
+    tasks = [one.task for one in asked]
+    if not any((task := tasks[one.problem]) and one.text == task.solution for one in samples.values()):
+        return {}
     bootstrap = Bootstrap(len(plan.reported), seed)
     place = {problem: at for at, problem in enumerate(plan.reported)}
     found = {}
