@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from e3rl_training.modchain import ALPHABET
 from e3rl_training.warmup import make_tokenizer
+
+
+@pytest.fixture
+def terminated() -> Iterator[None]:
+    """Some commands take SIGTERM for themselves."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -16,15 +16,9 @@ from e3rl_training.evaluation import cli, run, server
 from e3rl_training.evaluation.arms import parse_arms
 from tests.training.evaluation.fake_server import FakeServer
 
+pytestmark = pytest.mark.usefixtures("terminated")
+
 URL = ("--url", "http://fake", "--data", "modchain")
-
-
-@pytest.fixture(autouse=True)
-def terminated() -> Iterator[None]:
-    """The command takes SIGTERM for itself."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -159,6 +159,20 @@ def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ('data: {"error": {"message": "engine dead"}}\n\n', "the server broke off its answer: engine dead"),
+        ("data: [DONE]\n\n", "the server broke off its answer, or does not tell its usage"),
+    ],
+)
+def test_a_stream_that_breaks_off(end: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer()
+    monkeypatch.setattr("tests.training.evaluation.fake_server._stream", lambda *_: end)
+    with pytest.raises(EvaluationError, match=why):
+        run(server, tmp_path, "plain")
+
+
+@pytest.mark.parametrize(
     ("arms", "why"),
     [("plain,healed", "healed@1.0: the server does not heal"), ("gated:3", "does not tell uncertainty")],
 )

@@ -27,8 +27,9 @@ def test_a_healed_completion() -> None:
             {"choices": [], "usage": {"completion_tokens": 3}},
         ]
     ):
+        assert not stream.is_complete
         stream.feed(chunk, float(seconds))
-    assert (stream.first_token, stream.first_committed) == (1.0, 4.0)
+    assert stream.is_complete and (stream.first_token, stream.first_committed) == (1.0, 4.0)
     answer = stream.answer()
     assert answer["choices"] == [
         {"text": "four five", "logprobs": {"token_logprobs": [-1.0, -2.0, -3.0]}, "finish_reason": "stop"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +13,9 @@ from e3rl_core.profile import PROFILE_NAME, Profile
 from e3rl_training.evaluation import server
 from e3rl_training.tuning import cli, run
 
+pytestmark = pytest.mark.usefixtures("terminated")
+
 URL = ("--url", "http://fake", "--data", "modchain")
-
-
-@pytest.fixture(autouse=True)
-def terminated() -> Iterator[None]:
-    """The command takes SIGTERM for itself."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

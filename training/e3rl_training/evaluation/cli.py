@@ -11,7 +11,6 @@ from typing import Any
 
 from e3rl_core.errors import EvaluationError, PolicyError
 from e3rl_core.policy import HealingPolicy
-from e3rl_training.command import exit_status
 from e3rl_training.evaluation import flags
 from e3rl_training.evaluation.arms import DEFAULT, parse_arms
 
@@ -25,16 +24,8 @@ The same command goes on from where it stopped. docs/evaluation.md tells what ea
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; the exit status: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
-    own, server_flags = flags.split(argv)
-    args = _parser().parse_args(own)
-    flags.unwind_when_terminated()
-    return exit_status(
-        "e3rl eval",
-        lambda: _run(args, server_flags, flags.spelled("eval", argv)),
-        extras="train",
-        interrupted=f"the samples so far are in {args.output}, the same command goes on",
-    )
+    """Run the command; the exit status."""
+    return flags.run_command("eval", argv, _parser(), _run)
 
 
 def _run(args: argparse.Namespace, server_flags: Sequence[str], command: str) -> int:

@@ -91,13 +91,14 @@ class Server:
         Raises:
             EvaluationError: it refused the request, died, or does not heal where it was asked to.
         """
-        body = {
+        body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": room,
             "seed": seed,
             **source.sampling(),
             "healing": source.healing(self._healing, rate, seed),
         }
+        more: dict[str, Any]
         if isinstance(asked.prompt, str):
             path, more = "/v1/completions", {"prompt": asked.prompt, "logprobs": 0}
         else:
@@ -174,8 +175,10 @@ async def _gathered(begun: float, response: httpx.Response) -> Stream:
         if line.startswith(_DATA) and line != f"{_DATA}[DONE]":
             chunk = json.loads(line.removeprefix(_DATA))
             if "error" in chunk:
-                raise EvaluationError(f"the server broke off its answer: {chunk['error'].get('message')}")
+                raise EvaluationError(f"the server broke off its answer: {chunk['error']['message']}")
             stream.feed(chunk, time.monotonic() - begun)
+    if not stream.is_complete:
+        raise EvaluationError("the server broke off its answer, or does not tell its usage in a stream")
     return stream
 
 

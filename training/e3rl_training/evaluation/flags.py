@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from e3rl_core.errors import DataError, EvaluationError
+from e3rl_training.command import exit_status
 from e3rl_training.data import parse_columns
 from e3rl_training.evaluation.problems import INSTRUCTION, Problems, load_problems
 
@@ -54,18 +55,6 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 count = at_least(1)
-
-
-def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """What stands in front of `--`, and behind it: the flags of the server that `--model` starts."""
-    at = list(argv).index("--") if "--" in argv else len(argv)
-    return argv[:at], argv[at + 1 :]
-
-
-def spelled(command: str, argv: Sequence[str]) -> str:
-    """A command as its report tells it, which says nothing of whose machine it was."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in argv]
-    return shlex.join(["e3rl", command, *words])
 
 
 def problems_of(args: argparse.Namespace) -> Problems:
@@ -115,10 +104,36 @@ def server_of(args: argparse.Namespace, flags: Sequence[str]) -> Iterator[str]:
         yield url
 
 
-def unwind_when_terminated() -> None:
-    """Have a SIGTERM end the command as ^C does: a server of its own must not outlive it."""
+Body = Callable[[argparse.Namespace, Sequence[str], str], int]
+"""Of a command: its flags, those of the server, and how its report spells it; the exit status."""
+
+
+def run_command(name: str, argv: Sequence[str], parser: argparse.ArgumentParser, body: Body) -> int:
+    """Run a command that asks a server; the exit status: 0 done, 1 an error, 2 wrong usage, 130 interrupted.
+
+    Args:
+        name: what follows `e3rl`.
+        argv: its arguments; those behind `--` are flags of the server that `--model` starts.
+        parser: of those in front, with the flags of `add_flags`.
+        body: what it does.
+    """
+    at = list(argv).index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:at])
     signal.signal(signal.SIGTERM, _stop)
+    spelled = shlex.join(["e3rl", name, *map(_without_folder, argv)])
+    return exit_status(
+        f"e3rl {name}",
+        lambda: body(args, argv[at + 1 :], spelled),
+        extras="train",
+        interrupted=f"the samples so far are in {args.output}, the same command goes on",
+    )
 
 
 def _stop(*_: Any) -> NoReturn:
+    """A SIGTERM unwinds as ^C does: a server of its own must not outlive the command."""
     raise KeyboardInterrupt
+
+
+def _without_folder(argument: str) -> str:
+    """A report says nothing of whose machine it was."""
+    return Path(argument).name if Path(argument).is_absolute() else argument

@@ -49,6 +49,11 @@ class Stream:
         if choice.get("finish_reason"):
             self._choice = dict(choice)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has come to its end, usage included."""
+        return bool(self._choice and self._usage)
+
     def answer(self) -> dict[str, Any]:
         """The answer; the first of a segment's erased draws with its `text`."""
         choice = self._choice

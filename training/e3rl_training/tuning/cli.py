@@ -10,7 +10,6 @@ from pathlib import Path
 
 from e3rl_core.errors import EvaluationError
 from e3rl_core.profile import PROFILE_NAME, Profile
-from e3rl_training.command import exit_status
 from e3rl_training.evaluation import flags
 
 _EXAMPLES = """\
@@ -23,16 +22,8 @@ The same command goes on from where it stopped. docs/calibration.md tells what i
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; the exit status: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
-    own, server_flags = flags.split(argv)
-    args = _parser().parse_args(own)
-    flags.unwind_when_terminated()
-    return exit_status(
-        "e3rl tune",
-        lambda: _run(args, server_flags, flags.spelled("tune", argv)),
-        extras="train",
-        interrupted=f"the samples so far are in {args.output}, the same command goes on",
-    )
+    """Run the command; the exit status."""
+    return flags.run_command("tune", argv, _parser(), _run)
 
 
 def _run(args: argparse.Namespace, server_flags: Sequence[str], command: str) -> int:
