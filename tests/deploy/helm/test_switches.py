@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.helm.chart import MATRIX, render
+from tests.deploy.helm.chart import MATRIX, notes, render
 from tests.deploy.tools import DEPLOY
 
 SCRAPED = {"monitor": "ServiceMonitor"}
@@ -248,3 +248,20 @@ def test_helm_s_own_tests_know_their_script() -> None:
     called = {pod["spec"]["containers"][0]["args"][0] for pod in render().of("Pod")}
     assert called == offered == {"models", "completion", "healing", "metrics"}
     assert all(each["metadata"]["annotations"]["helm.sh/hook"] == "test" for each in [script, *render().of("Pod")])
+
+
+def test_the_notes_tell_the_next_commands() -> None:
+    told = notes({"apiKey": {"enabled": True}})
+    assert "rollout status deployment/try-e3rl" in told
+    assert "helm test try --namespace models" in told
+    assert "get secret try-e3rl-api-key" in told and "authorization: Bearer $API_KEY" in told
+    assert "port-forward service/try-e3rl 8000:80" in told
+    assert "Everybody" not in told
+
+
+def test_the_notes_warn_of_what_may_be_missing() -> None:
+    ingress = {"ingress": {"enabled": True, "host": "e3rl.example"}, "networkPolicy": LET_IN}
+    told = notes({"model": {"name": "org/model", "hubTokenSecret": "hub"}, **ingress})
+    assert "serves org/model" in told and "describe pod" in told
+    assert "curl http://e3rl.example/v1/models" in told
+    assert "Everybody who reaches it may use it" in told
