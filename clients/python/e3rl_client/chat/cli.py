@@ -58,26 +58,31 @@ def _talk(conversation: Conversation, show: Show, url: str) -> int:
     with suppress(ModuleNotFoundError):
         import readline  # noqa: F401  # lets `input` edit lines and remember them
     _say(f"{conversation.model} at {url}; Ctrl-C stops an answer, Ctrl-D ends the chat")
-    while True:
+    while (prompt := _asked()) is not None:
         try:
-            prompt = _asked()
             if prompt.strip():
                 conversation.turn(prompt, show)
-        except EOFError:
-            sys.stderr.write("\n")
-            return 0
         except KeyboardInterrupt:
-            sys.stderr.write("\n")
+            _say("stopped")
         except OpenAIError as error:
             _say(f"error: {sentence(error, url)}")
+    sys.stderr.write("\n")
+    return 0
 
 
-def _asked() -> str:
-    if sys.stdout.isatty():
-        return input(_PROMPT)
-    sys.stderr.write(_PROMPT)  # standard output is for answers
-    sys.stderr.flush()
-    return input()
+def _asked() -> str | None:
+    """The next prompt; empty after Ctrl-C, None at the end of the input."""
+    try:
+        if sys.stdout.isatty():
+            return input(_PROMPT)
+        sys.stderr.write(_PROMPT)  # standard output is for answers
+        sys.stderr.flush()
+        return input()
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return ""
+    except EOFError:
+        return None
 
 
 def sentence(error: OpenAIError, url: str) -> str:

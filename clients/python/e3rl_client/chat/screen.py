@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from e3rl_client.chat.page import STATUS, Page, status
+from e3rl_client.chat.page import STATUS, Page, harmless, status
 from e3rl_client.events import TextDelta
 from e3rl_client.streams import EventStream
 
@@ -40,12 +40,12 @@ def on_terminal(console: Console) -> Show:
 
 
 def into_pipe(out: TextIO) -> Show:
-    """Writes final text alone, when it is final."""
+    """Writes final text alone, when it is final; also to a terminal that can do no more."""
 
     def show(stream: EventStream) -> None:
         for event in stream:
             if isinstance(event, TextDelta) and event.channel == "content":
-                out.write(event.text)
+                out.write(harmless(event.text) if out.isatty() else event.text)
                 out.flush()
         out.write("\n")
 
