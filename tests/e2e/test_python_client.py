@@ -21,7 +21,8 @@ from tests.e2e.serving import MODEL, Server
 
 pytestmark = pytest.mark.engine
 
-EXAMPLES = Path(__file__).parents[2] / "clients" / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES, DOCUMENT = ROOT / "clients" / "examples", ROOT / "docs" / "clients.md"
 #: Every other segment is erased once: what erases is given, what is drawn is the model's.
 FORCED: HealingSettings = {"segment": {"tokens": 8}, "schedule": [1, 0], "max_erasures": 1}
 FORCED_FLAG = '{"segment": {"tokens": 8}, "schedule": [1, 0], "max_erasures": 1}'
@@ -145,6 +146,14 @@ def test_an_example_runs(url: str, name: str) -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / name), url], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+ erasures|erasures=\d+", done.stdout)
+
+
+def test_the_documented_code_runs(url: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    code = "\n".join(blocks).replace("http://127.0.0.1:8000", url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d+ erasures", done.stdout) and "erasures=" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
