@@ -108,12 +108,15 @@ def _model(client: E3RL, wanted: str | None) -> str:
     Raises:
         OpenAIError: no server answers, or it does not serve that model.
     """
-    served = [model.id for model in client.models.list()]
-    if wanted is None and served:
-        return served[0]
-    if wanted not in served:
-        raise OpenAIError(f"--model {wanted}: the server serves {', '.join(served) or 'no model'}")
-    return wanted
+    try:
+        served = [model.id for model in client.models.list()]
+    except (AttributeError, TypeError, ValueError):  # the SDK hands on whatever came
+        served = []
+    if not served:
+        raise OpenAIError(f"--url: {client.base_url} lists no model, as an OpenAI server would")
+    if wanted not in (None, *served):
+        raise OpenAIError(f"--model {wanted}: the server serves {', '.join(served)}")
+    return wanted or served[0]
 
 
 def _url(text: str) -> str:

@@ -22,6 +22,7 @@ class Stub:
     pause: float = 0.0
     whole: bool = True
     status: int = 200
+    models: str = '{"object": "list", "data": [{"id": "tiny", "object": "model"}]}'
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
@@ -32,7 +33,7 @@ def serving(stub: Stub) -> Iterator[Stub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(200, json.dumps({"object": "list", "data": [{"id": "tiny", "object": "model"}]}).encode())
+            self._answer(200, stub.models.encode())
 
         def do_POST(self) -> None:
             stub.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
@@ -53,7 +54,7 @@ def serving(stub: Stub) -> Iterator[Stub]:
 
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", "application/json" if body.startswith(b"{") else "text/html")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -54,6 +54,12 @@ def test_a_model_that_is_not_served_is_one_line() -> None:
         assert refusal("--url", stub.url, "--model", "huge") == "--model huge: the server serves tiny"
 
 
+@pytest.mark.parametrize("models", ["<!doctype html>", '{"hello": "world"}', '{"data": 7}'])
+def test_something_else_than_an_openai_server_is_one_line(models: str) -> None:
+    with serving(Stub(models=models)) as stub:
+        assert stub.url in refusal("--url", stub.url)
+
+
 @pytest.mark.parametrize(
     ("status", "said"), [(400, "refused by the stub"), (503, "refused by the stub"), (401, "set OPENAI_API_KEY")]
 )
