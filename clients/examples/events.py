@@ -9,7 +9,7 @@ client = E3RL(base_url=f"{url}/v1", api_key="none")
 stream = client.chat.completions.stream_events(
     model="smollm2-135m-instruct",
     messages=[{"role": "user", "content": "Why is the sky blue? Answer in three sentences."}],
-    max_tokens=140,
+    max_tokens=100,
     temperature=0.9,
     seed=1,
 )

@@ -38,10 +38,11 @@ def test_it_stays_the_sdks_client() -> None:
 def test_the_sdks_own_helpers_work() -> None:
     client = client_of(content=(RECORDED / "chat-completions.sse").read_bytes())
     with client.chat.completions.stream(**ASK, extra_body={"healing": {"stream": "live"}}) as stream:
-        final = stream.get_final_completion()
-    follower = client.chat.completions.stream_events(**ASK)
-    assert len(list(follower)) > 0
-    assert [choice.message.content for choice in final.choices] == [follower.choice(i).committed for i in (0, 1)]
+        stream.until_done()
+    choices = stream.current_completion_snapshot.choices
+    followed = client.chat.completions.stream_events(**ASK)
+    assert len(list(followed)) > 0
+    assert [choice.message.content for choice in choices] == [followed.choice(i).committed for i in (0, 1)]
 
 
 def ask(client: Any, path: str) -> Any:
