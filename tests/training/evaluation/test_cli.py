@@ -20,11 +20,13 @@ URL = ("--url", "http://fake", "--data", "modchain")
 
 
 @pytest.fixture(autouse=True)
-def terminated() -> Iterator[None]:
-    """The command takes SIGTERM for itself."""
-    before = signal.getsignal(signal.SIGTERM)
+def signals() -> Iterator[None]:
+    """Python's own handlers: the command takes SIGTERM for itself, and a shell's background jobs ignore SIGINT."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
