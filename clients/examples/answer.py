@@ -10,7 +10,7 @@ answer = client.chat.completions.create(
     model="smollm2-135m-instruct",
     messages=[{"role": "user", "content": "Why is the sky blue? Answer in three sentences."}],
     max_tokens=100,
-    temperature=0.9,
+    temperature=1,
     seed=1,
     healing={"threshold": {"k": 1.0}},
 )

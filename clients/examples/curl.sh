@@ -7,9 +7,9 @@ ask() {
     -H 'content-type: application/json' -d "$1"
 }
 
-ask '{"model": "smollm2-135m-instruct", "max_tokens": 60, "temperature": 0.9, "seed": 1, "healing": "on",
+ask '{"model": "smollm2-135m-instruct", "max_tokens": 60, "temperature": 1, "seed": 1, "healing": "on",
       "messages": [{"role": "user", "content": "Why is the sky blue? Answer in three sentences."}]}'
 echo
-ask '{"model": "smollm2-135m-instruct", "max_tokens": 60, "temperature": 0.9, "seed": 1, "stream": true,
+ask '{"model": "smollm2-135m-instruct", "max_tokens": 60, "temperature": 1, "seed": 1, "stream": true,
       "healing": {"stream": "live"},
       "messages": [{"role": "user", "content": "Why is the sky blue? Answer in three sentences."}]}'

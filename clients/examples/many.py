@@ -16,7 +16,7 @@ async def main() -> None:
                 model="smollm2-135m-instruct",
                 input="Name a colour and say why you like it.",
                 max_output_tokens=40,
-                temperature=0.9,
+                temperature=1,
                 extra_body={"seed": seed},
                 healing="on",
             )
