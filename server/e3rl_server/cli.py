@@ -15,6 +15,7 @@ usage: e3rl serve [MODEL] [--healing off|shadow|on] [--healing-preset paper|resp
        e3rl tune (--url URL | --model MODEL) --data TASK_OR_FILE [--temperature T] -o DIR
        e3rl calibrate [MODEL] --data TASK_OR_FILE [--temperature T] [--erase-rate R] [-o FILE]
        e3rl replay LOG [--html FILE] [--response N]
+       e3rl chat [--url URL] [--model NAME] [--healing off|shadow|on|JSON] [--temperature T] ..
        e3rl --version
 
 serve   serves MODEL (a folder, or a name on the Hugging Face hub; an embedded small one by default) over the OpenAI
@@ -24,6 +25,7 @@ eval    measures what healing buys per token on a task, beside its rivals. `e3rl
 tune    searches healing settings that pay, and measures them on problems it has not searched on.
 calibrate  measures what is normal for MODEL on your prompts, and writes the profile that healing goes by.
 replay  shows what healing did to a response, from the log that `e3rl serve --healing-log` writes.
+chat    talks to a served model on the terminal, and shows what is erased. `e3rl chat --help` tells more.
 """
 
 
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from e3rl_server.replay.cli import main as replay
 
             return replay(rest)
+        case ["chat", *rest]:
+            return _chat(rest)
         case ["--version" | "-V"]:
             sys.stdout.write(f"e3rl {__version__}\n")
             return 0
@@ -67,7 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         case _:
             sys.stderr.write(
                 f"e3rl: error: unknown command {arguments[0]!r}: "
-                "use `e3rl serve`, `e3rl train`, `e3rl eval`, `e3rl tune`, `e3rl calibrate`, `e3rl replay` or "
-                "`e3rl --help`\n"
+                "use `e3rl serve`, `e3rl train`, `e3rl eval`, `e3rl tune`, `e3rl calibrate`, `e3rl replay`, `e3rl chat` "
+                "or `e3rl --help`
+"
             )
             return 2
+
+
+def _chat(argv: Sequence[str]) -> int:
+    try:
+        from e3rl_client.chat.cli import main as chat
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"e3rl chat: error: {error.name} is not installed: pip install 'e3rl[client]'\n")
+        return 1
+    return chat(argv)
