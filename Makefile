@@ -13,7 +13,7 @@ SERVE_FLAGS ?= --healing on
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint bench bench-training clean
+.PHONY: help install serve test test-clients lint bench bench-training clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/'
@@ -40,6 +40,9 @@ serve: install  ## serve the embedded model on 127.0.0.1:8000 with healing on
 test: install  ## run every test, the real engine's included
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+test-clients:  ## check, build and test the TypeScript client and the playground; needs Node 20 or newer
+	cd clients && npm ci && npm run build && npm run check && npm test
+
 lint: install  ## ruff, mypy, allowed imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,4 +63,4 @@ bench-training: install  ## compare E3RL with GRPO, and measure memory and rollo
 	$(BIN)/python -m benchmarks.training.words --json build/bench/training-words.json
 
 clean:  ## remove .venv, caches and build results
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist clients/node_modules clients/*/dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -32,7 +32,7 @@ def test_off_leaves_the_healing_plugin_out() -> None:
 
 
 def test_the_users_choice_is_added_to() -> None:
-    assert plugin_names(healing=True, users="theirs") == "e3rl,e3rl_api,e3rl_health,e3rl_startup,theirs"
+    assert plugin_names(healing=True, users="theirs") == "e3rl,e3rl_api,e3rl_health,e3rl_playground,e3rl_startup,theirs"
 
 
 def test_the_first_failure_is_the_cause() -> None:
