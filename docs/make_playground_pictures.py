@@ -1,6 +1,8 @@
 """Take the playground's pictures from a running server, with the system's chromium: one light, one dark.
 
     python docs/make_playground_pictures.py --url http://127.0.0.1:8000
+
+Both show the page's first answer, beside the one without healing, with what was erased struck through.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-#: Pixels, and what each picture is told to show. A dark one with all that was erased, a light one in mid-erasure.
-SIZE = {"width": 1120, "height": 760}
+#: Pixels.
+SIZE = {"width": 1120, "height": 700}
 
 
 def picture(browser: Browser, url: str, scheme: str, out: Path) -> int:
@@ -23,12 +25,12 @@ def picture(browser: Browser, url: str, scheme: str, out: Path) -> int:
     page.goto(f"{url}/playground")
     page.locator("[name=model] option").first.wait_for(state="attached")
     page.get_by_label("Beside it").check()
-    page.get_by_role("button", name="Draw").click()
+    page.get_by_role("button", name="Generate").click()
     page.get_by_role("status").filter(has_text="Done").wait_for(timeout=120_000)
     page.get_by_label("Show what was erased").check()
     erased = page.locator(".answer del").count()
     page.evaluate("document.activeElement.blur()")
-    page.screenshot(path=out)
+    page.screenshot(path=out, full_page=True)
     context.close()
     return erased
 

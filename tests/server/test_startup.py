@@ -164,6 +164,12 @@ def test_the_banner_never_shows_a_key() -> None:
     assert "YOUR_KEY" in banner("m", Healing("off", "asked", "none", None, {}, None), "http://h:1", api_key=True)
 
 
+@pytest.mark.parametrize("playground", [True, False])
+def test_the_banner_leads_to_the_playground_if_there_is_one(playground: bool) -> None:
+    text = banner("m", Healing("off", "asked", "none", None, {}, None), "http://h:1", playground=playground)
+    assert ("http://h:1/playground\n" in text) is playground
+
+
 def test_the_banners_curl_is_valid_json() -> None:
     text = banner("m", Healing("off", "asked", "none", None, {}, None), "http://h:1")
     assert json.loads(text.split(" -d '")[1].rstrip("'\n"))["model"] == "m"

@@ -11,9 +11,12 @@ import type { Settings } from "./settings";
 
 const KEY = "e3rl-api-key";
 
+/** The API key that was entered; it lives as long as the tab. */
+const apiKey = () => sessionStorage.getItem(KEY) ?? "";
+
 export function App() {
   const [settings, setSettings] = useState<Settings>(FIRST);
-  const [key, setKey] = useState(sessionStorage.getItem(KEY) ?? "");
+  const [key, setKey] = useState(apiKey);
   const [session, setSession] = useState<Session>();
   const [problem, setProblem] = useState("");
   const [, redraw] = useReducer((count: number) => count + 1, 0);
@@ -60,7 +63,7 @@ export function App() {
           apiKey={key}
           changeKey={changeKey}
           running={running}
-          start={() => begin(settings, (session, signal) => draw(session, connect(key), signal))}
+          start={() => begin(settings, (session, signal) => draw(session, connect(apiKey()), signal))}
           stop={() => stopper.current.abort()}
         />
         <div class="outcome">

@@ -1,4 +1,4 @@
-import { useId, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import type { TargetedKeyboardEvent } from "preact";
 
 import { NUMBER_FIELDS } from "./settings";
@@ -35,7 +35,7 @@ export function Form({ settings, change, models, apiKey, changeKey, running, sta
   return (
     <form ref={form} onSubmit={submitted}>
       <label>
-        Prompt <small>Ctrl+Enter draws, Escape stops</small>
+        Prompt <small>Ctrl+Enter generates, Escape stops</small>
         <textarea
           name="prompt"
           rows={3}
@@ -47,7 +47,7 @@ export function Form({ settings, change, models, apiKey, changeKey, running, sta
       </label>
       <div class="buttons">
         <button type="submit" class="primary">
-          {running ? "Draw again" : "Draw"}
+          {running ? "Start anew" : "Generate"}
         </button>
         <button type="button" onClick={stop} disabled={!running}>
           Stop
@@ -121,10 +121,16 @@ interface NumberProps {
 
 function NumberInput({ field: { key, label, hint, min, max, step }, value, disabled, change }: NumberProps) {
   const id = useId();
+  const input = useRef<HTMLInputElement>(null);
+  useLayoutEffect(() => {
+    // Not while "0." is on its way to "0.9": it says nothing yet, and writing that down would take it away.
+    if (input.current && numberIn(input.current) !== value) input.current.value = value === null ? "" : String(value);
+  }, [value]);
   return (
     <div class="number">
       <label for={id}>{label}</label>
       <input
+        ref={input}
         id={id}
         name={key}
         type="number"
@@ -132,14 +138,15 @@ function NumberInput({ field: { key, label, hint, min, max, step }, value, disab
         max={max}
         step={step}
         disabled={disabled}
-        value={value ?? ""}
         aria-describedby={`${id}-hint`}
-        onInput={(event) => {
-          const typed = event.currentTarget.valueAsNumber;
-          change(Number.isNaN(typed) ? null : typed);
-        }}
+        onInput={(event) => change(numberIn(event.currentTarget))}
       />
       <small id={`${id}-hint`}>{hint}</small>
     </div>
   );
+}
+
+/** The number typed; null: none, or not yet one. */
+function numberIn(input: HTMLInputElement): number | null {
+  return Number.isNaN(input.valueAsNumber) ? null : input.valueAsNumber;
 }

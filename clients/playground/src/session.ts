@@ -20,7 +20,7 @@ export class Session {
   plain = "";
   status: Status = "running";
   /** What a screen reader is told. */
-  news = "Drawing";
+  news = "Generating";
   readonly #changed: () => void;
   readonly #began = performance.now();
 

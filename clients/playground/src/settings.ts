@@ -48,8 +48,8 @@ export const NUMBER_FIELDS: readonly NumberField[] = [
   { key: "k", label: "Threshold k", hint: "standard deviations above normal; lower erases more", min: -10, max: 100, step: "any", heals: true },
   { key: "segmentTokens", label: "Segment length", hint: "tokens; empty: whole sentences", min: 1, max: 8192, step: 1, heals: true },
   { key: "maxErasures", label: "Max erasures", hint: "per segment", min: 0, max: 64, step: 1, heals: true },
-  { key: "retryTemperature", label: "Retry temperature", hint: "of redraws; empty: as below", min: 0, max: 2, step: "any", heals: true },
   { key: "temperature", label: "Temperature", hint: "of first draws", min: 0, max: 2, step: "any" },
+  { key: "retryTemperature", label: "Retry temperature", hint: "of redraws; empty: the same, or 0.7 at 0", min: 0, max: 2, step: "any", heals: true },
   { key: "maxTokens", label: "Max tokens", hint: "kept ones", min: 1, max: 100_000, step: 1 },
   { key: "seed", label: "Seed", hint: "the same seed, the same answer", min: 0, max: 2 ** 31 - 1, step: 1 },
 ];
