@@ -167,10 +167,10 @@ def test_the_chart_tells_every_draw(visit: Visit, healing: Server) -> None:
 def test_modes_without_erasures(visit: Visit, healing: Server) -> None:
     page = visit(healing)
     plain = answered(healing, "off")["choices"][0]["message"]["content"]
-    page.get_by_label("Healing", exact=True).select_option("shadow")
+    page.locator("[name=mode]").select_option("shadow")
     assert drawn(page) == plain
     sync_api.expect(page.get_by_role("status")).to_contain_text("would have been erased")
-    page.get_by_label("Healing", exact=True).select_option("off")
+    page.locator("[name=mode]").select_option("off")
     page.get_by_role("button", name="Generate").click()
     sync_api.expect(page.get_by_role("status")).to_have_text("Done")
     assert page.locator("[data-plain]").text_content() == plain
