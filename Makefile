@@ -41,7 +41,7 @@ test: install  ## run every test, the real engine's included
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-clients:  ## check, build and test the TypeScript client and the playground; needs Node 20 or newer
-	cd clients && npm ci && npm run build && npm run check && npm test
+	cd clients && npm ci && npm run build --workspace typescript && npm run check && npm test
 
 lint: install  ## ruff, mypy, allowed imports
 	$(BIN)/ruff check .

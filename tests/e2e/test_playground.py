@@ -38,11 +38,15 @@ HEALING = {"mode": "on", "threshold": {"k": -10}, "segment": {"tokens": 8}, "max
 FLAGS = ("--healing", "on", "--dtype", "float32")
 KEY = "sesame-opens"
 
+#: Milliseconds: an answer here takes seconds, more of them on a busy machine.
+PATIENCE = 60_000
+
 Visit = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    sync_api.expect.set_options(timeout=PATIENCE)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         yield browser
@@ -59,7 +63,7 @@ def visit(browser: Any) -> Iterator[Visit]:
         """`refused`: how many refusals the test means to get; the browser reports each as an error."""
         contexts.append(browser.new_context(**settings))
         page = contexts[-1].new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE)
         errors: list[str] = []
 
         def heard(message: Any) -> None:
@@ -240,7 +244,9 @@ def test_text_stands_out_in_light_and_in_dark(visit: Visit, healing: Server, sch
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance, as WCAG defines it."""
+    """Relative luminance, as WCAG defines it, of ``#rrggbb`` or ``#rgb``."""
+    if len(colour) == 4:
+        colour = "#" + "".join(2 * digit for digit in colour[1:])
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
