@@ -21,7 +21,7 @@ TOOLS := build/tools
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint bench bench-training deploy-tools test-deploy image test-image clean
+.PHONY: help install serve test test-clients lint bench bench-training deploy-tools test-deploy image test-image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/'
@@ -47,6 +47,9 @@ serve: install  ## serve the embedded model on 127.0.0.1:8000 with healing on
 
 test: install  ## run every test, the real engine's included
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-clients:  ## check, build and test the TypeScript client and the playground; needs Node 20 or newer
+	cd clients && npm ci && npm run build --workspace typescript && npm run check && npm test
 
 lint: install  ## ruff, mypy, allowed imports
 	$(BIN)/ruff check .
@@ -86,4 +89,4 @@ test-image: install  ## run that image, hardened: healthy, heals, drains, says w
 	E3RL_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/docker $(PYTEST_FLAGS)
 
 clean:  ## remove .venv, caches and build results
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist clients/node_modules clients/*/dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -192,6 +192,8 @@ class SegmentCommitted(_Event):
     text: str | None = None
     tokens: int
     uncertainty: Score
+    threshold: float | None = None
+    """What the kept draw was held against, nats; None in records of older servers."""
     attempts: int
 
 

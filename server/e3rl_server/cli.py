@@ -9,7 +9,7 @@ from e3rl_core import __version__
 
 USAGE = """\
 usage: e3rl serve [MODEL] [--healing off|shadow|on] [--healing-preset paper|responsive] [--profile FILE]
-                  [--healing-log DIR] [--healing-log-text] [any `vllm serve` flag]
+                  [--healing-log DIR] [--healing-log-text] [--no-playground] [any `vllm serve` flag]
        e3rl train RECIPE [--set KEY=VALUE] [--resume] [--dry-run]
        e3rl eval (--url URL | --model MODEL) --data TASK_OR_FILE [--arms ..] -o DIR
        e3rl tune (--url URL | --model MODEL) --data TASK_OR_FILE [--temperature T] -o DIR
