@@ -71,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         case _:
             sys.stderr.write(
                 f"e3rl: error: unknown command {arguments[0]!r}: "
-                "use `e3rl serve`, `e3rl train`, `e3rl eval`, `e3rl tune`, `e3rl calibrate`, `e3rl replay`, `e3rl chat` "
-                "or `e3rl --help`
-"
+                "use `e3rl serve`, `e3rl train`, `e3rl eval`, `e3rl tune`, `e3rl calibrate`, `e3rl replay`, "
+                "`e3rl chat` or `e3rl --help`\n"
             )
             return 2
 
