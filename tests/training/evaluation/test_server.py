@@ -32,7 +32,9 @@ def test_a_policy_that_barely_knows_its_task(tmp_path: Path, monkeypatch: pytest
     out = tmp_path / "out"
     flags = ("--dtype", "float32", "--max-num-seqs", "16", "--kv-cache-memory-bytes", "64M")
     argv = ["--model", str(policy), "--data", "modchain", "--limit", "12", "--samples", "2", "-o", str(out)]
-    arms = "plain,greedy,top_p,min_p,healed,random,retry_cool,gated:2,confident:2,best:2,majority:2@healed"
+    arms = (
+        "plain,greedy,top_p,min_p,healed,random,retry_cool,oracle,gated:2,forked:3,confident:2,best:2,majority:2@healed"
+    )
     healing = '{"segment": {"tokens": 6}, "threshold": {"k": 0.0}, "max_erasures": 1}'
     assert cli.main([*argv, "--arms", arms, "--healing", healing, "--", *flags]) == 0
     report = json.loads((out / "report.json").read_text())

@@ -67,6 +67,7 @@ def _run(args: argparse.Namespace, flags: Sequence[str], command: str) -> int:
         instruction=args.instruction,
         chat=not args.no_chat,
     )
+    run.plan_of(problems, settings)  # a mistake costs a message here, and a server's start later
     with _server(args, flags) as url:
         run.evaluate(problems, settings, partial(open_client, url, args.concurrency), args.output, command)
     sys.stdout.write(f"{args.output / 'report.md'}\n")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import httpx
 
 from e3rl_core.errors import EvaluationError
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import Source
-from e3rl_training.evaluation.problems import Asked
 from e3rl_training.evaluation.samples import Segment
 
 #: Seconds for one answer.
@@ -20,6 +21,10 @@ _PATIENCE = 1800.0
 #: A server that is full says so; waits double from a half second, a minute and a half in all.
 _FULL = (429, 503)
 _TRIES = 9
+
+
+#: Plain text, the messages of a chat, or token ids.
+Prompt = str | Sequence[Mapping[str, str]] | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,20 @@ class Drawn:
     erased: int
     erasures: int
     u: float | None
-    logprob: float
+    logprobs: tuple[float, ...]
+    """Of the kept tokens."""
     segments: tuple[Segment, ...]
+    cuts: tuple[int, ...]
+    """Where in the text each segment begins, in characters, and where the last one ends."""
     seconds: float
+    prompt_ids: tuple[int, ...] = ()
+    """Token ids, where they were asked for; so are the next."""
+    ids: tuple[int, ...] = ()
+
+    @property
+    def logprob(self) -> float:
+        """Mean over the kept tokens; 0 where the server does not tell."""
+        return fmean(self.logprobs) if self.logprobs else 0.0
 
 
 class Server:
@@ -67,8 +83,26 @@ class Server:
         except (ValueError, LookupError, TypeError):
             raise EvaluationError(f"--url: {self._http.base_url} has no /v1/models of OpenAI's form") from None
 
-    async def draw(self, source: Source, asked: Asked, *, room: int, rate: float, seed: int) -> Drawn:
-        """One draw; the same seed asks the same of the server.
+    async def max_erasures(self) -> int:
+        """Of a segment, under the deployment's own settings with those of every request over them.
+
+        Raises:
+            EvaluationError: the server does not tell its settings.
+        """
+        try:
+            answer = await self._http.get("/version")
+            answer.raise_for_status()
+            policy = HealingPolicy.model_validate(answer.json()["healing"]["policy"])
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            raise EvaluationError(
+                f"--url: {self._http.base_url} does not tell its settings at /version; start it with e3rl serve"
+            ) from None
+        return policy.updated(self._healing).max_erasures
+
+    async def draw(
+        self, source: Source, prompt: Prompt, *, room: int, rate: float, seed: int, ids: bool = False
+    ) -> Drawn:
+        """One draw of at most `room` tokens; the same seed asks the same of the server. With its token ids if `ids`.
 
         Raises:
             EvaluationError: it refused the request, died, or does not heal where it was asked to.
@@ -80,10 +114,11 @@ class Server:
             **source.sampling(),
             "healing": source.healing(self._healing, rate, seed),
         }
-        if isinstance(asked.prompt, str):
-            path, more = "/v1/completions", {"prompt": asked.prompt, "logprobs": 0}
+        more: dict[str, Any] = {"return_token_ids": True} if ids else {}
+        if isinstance(prompt, str) or isinstance(prompt[0], int):
+            path, more = "/v1/completions", {**more, "prompt": prompt, "logprobs": 0}
         else:
-            path, more = "/v1/chat/completions", {"messages": asked.prompt, "logprobs": True}
+            path, more = "/v1/chat/completions", {**more, "messages": prompt, "logprobs": True}
         begun = time.monotonic()
         answer = await self._post(path, {**body, **more})
         return self._read(source, answer, time.monotonic() - begun)
@@ -114,6 +149,7 @@ class Server:
             text = choice["message"].get("content")
             logprobs = [one["logprob"] for one in (choice.get("logprobs") or {}).get("content") or ()]
         healing = healing or {}
+        records = healing.get("records") or ()
         return Drawn(
             text=text or "",
             finish=str(choice.get("finish_reason")),
@@ -121,9 +157,12 @@ class Server:
             erased=healing.get("erased_tokens", 0),
             erasures=healing.get("erasures", 0),
             u=healing.get("mean_uncertainty"),
-            logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
-            segments=tuple(map(_segment, healing.get("records") or ())),
+            logprobs=tuple(logprobs or ()),
+            segments=tuple(map(_segment, records)),
+            cuts=(*(one["start_char"] for one in records), *(one["start_char"] + one["chars"] for one in records[-1:])),
             seconds=seconds,
+            prompt_ids=tuple(choice.get("prompt_token_ids") or answer.get("prompt_token_ids") or ()),
+            ids=tuple(choice.get("token_ids") or ()),
         )
 
 

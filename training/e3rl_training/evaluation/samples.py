@@ -54,6 +54,8 @@ class Sample(BaseModel):
     """From request to answer."""
     finish: str
     text: str
+    forks: tuple[Sample, ...] = ()
+    """Answers that share a beginning with this one: their tokens, segments and U are those behind it."""
 
     @property
     def key(self) -> Key:
