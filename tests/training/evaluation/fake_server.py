@@ -51,12 +51,9 @@ def asked(body: dict[str, Any]) -> str:
 
 def _healing(pieces: Sequence[Piece]) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
-    place = 0
     for text, u, erased in pieces:
         lost = [{"tokens": SEGMENT}] * (erased // SEGMENT)
-        where = {"start_char": place, "chars": len(text), "tokens": len(text)}
-        records.append({**where, "uncertainty": {"u": u}, "erased": lost})
-        place += len(text)
+        records.append({"chars": len(text), "tokens": len(text), "uncertainty": {"u": u}, "erased": lost})
     records[-1]["tokens"] += 1
     return {
         "mean_uncertainty": fmean(piece[1] for piece in pieces),

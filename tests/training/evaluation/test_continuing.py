@@ -57,7 +57,7 @@ def test_the_kept_part_goes_back_as_token_ids(prompt: Any) -> None:
     assert text_of(again["prompt"]) == PROMPT + "1+2=3;"
     assert (again["max_tokens"], again["seed"], again["healing"]) == (12, 9, {"mode": "shadow"})
     assert whole.text == PROBLEM.solution and text_of(whole.ids[:-1]) == PROBLEM.solution
-    assert [one.tokens for one in whole.segments] == [6, 6, 6] and whole.cuts == (0, 6, 12, 17)
+    assert [(one.tokens, one.chars) for one in whole.segments] == [(6, 6), (6, 6), (6, 5)]
     assert len(whole.logprobs) == whole.committed == 18
 
 

@@ -40,8 +40,6 @@ class Drawn:
     logprobs: tuple[float, ...]
     """Of the kept tokens."""
     segments: tuple[Segment, ...]
-    cuts: tuple[int, ...]
-    """Where in the text each segment begins, in characters, and where the last one ends."""
     seconds: float
     prompt_ids: tuple[int, ...] = ()
     """Token ids, where they were asked for; so are the next."""
@@ -149,7 +147,6 @@ class Server:
             text = choice["message"].get("content")
             logprobs = [one["logprob"] for one in (choice.get("logprobs") or {}).get("content") or ()]
         healing = healing or {}
-        records = healing.get("records") or ()
         return Drawn(
             text=text or "",
             finish=str(choice.get("finish_reason")),
@@ -158,8 +155,7 @@ class Server:
             erasures=healing.get("erasures", 0),
             u=healing.get("mean_uncertainty"),
             logprobs=tuple(logprobs or ()),
-            segments=tuple(map(_segment, records)),
-            cuts=(*(one["start_char"] for one in records), *(one["start_char"] + one["chars"] for one in records[-1:])),
+            segments=tuple(map(_segment, healing.get("records") or ())),
             seconds=seconds,
             prompt_ids=tuple(choice.get("prompt_token_ids") or answer.get("prompt_token_ids") or ()),
             ids=tuple(choice.get("token_ids") or ()),
@@ -178,7 +174,7 @@ def open_client(url: str, concurrency: int) -> httpx.AsyncClient:
 
 def _segment(record: dict[str, Any]) -> Segment:
     erased = sum(draw["tokens"] for draw in record.get("erased") or ())
-    return Segment(tokens=record["tokens"], erased=erased, u=record["uncertainty"]["u"])
+    return Segment(tokens=record["tokens"], erased=erased, u=record["uncertainty"]["u"], chars=record.get("chars"))
 
 
 def _reason(response: httpx.Response) -> str:

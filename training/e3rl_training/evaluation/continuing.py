@@ -25,12 +25,13 @@ async def other_end(server: Server, source: Source, drawn: Drawn, at: int, *, ro
     Raises:
         EvaluationError: the draw's text is not what the model wrote, or as `Server.draw`.
     """
-    if drawn.cuts[-1:] != (len(drawn.text),):
+    tokens, chars = _size(drawn, len(drawn.segments))
+    if (tokens, chars) != (len(drawn.ids), len(drawn.text)):
         raise EvaluationError(
-            f"{source.name}: the server shows another text than the model wrote, which cannot be gone on from; "
+            f"{source.name}: the server shows other text than the model wrote, which cannot be gone on from; "
             "start it without parsers of reasoning or tool calls"
         )
-    kept = _tokens(drawn, at)
+    kept, _ = _size(drawn, at)
     prompt = (*drawn.prompt_ids, *drawn.ids[:kept])
     return await server.draw(source, prompt, room=room - kept, rate=0.0, seed=seed, ids=True)
 
@@ -45,15 +46,16 @@ async def fork(server: Server, source: Source, drawn: Drawn, *, room: int, seed:
     """
     at = max(range(len(drawn.segments)), key=lambda at: drawn.segments[at].u)
     end = await other_end(server, source, drawn, at, room=room, seed=seed)
-    return replace(end, text=drawn.text[: drawn.cuts[at]] + end.text)
+    _, chars = _size(drawn, at)
+    return replace(end, text=drawn.text[:chars] + end.text)
 
 
 def joined(drawn: Drawn, at: int, end: Drawn) -> Drawn:
     """The answer that is a draw's first `at` segments and another end."""
-    kept, cut = _tokens(drawn, at), drawn.cuts[at]
+    kept, chars = _size(drawn, at)
     segments = (*drawn.segments[:at], *end.segments)
     return Drawn(
-        text=drawn.text[:cut] + end.text,
+        text=drawn.text[:chars] + end.text,
         finish=end.finish,
         committed=kept + end.committed,
         erased=0,
@@ -61,7 +63,6 @@ def joined(drawn: Drawn, at: int, end: Drawn) -> Drawn:
         u=fmean(segment.u for segment in segments),
         logprobs=(*drawn.logprobs[:kept], *end.logprobs),
         segments=segments,
-        cuts=(*drawn.cuts[:at], *(cut + place for place in end.cuts)),
         seconds=drawn.seconds + end.seconds,
         prompt_ids=drawn.prompt_ids,
         ids=(*drawn.ids[:kept], *end.ids),
@@ -105,9 +106,11 @@ async def heal_by_labels(
 
 
 def _right(problem: Problem, drawn: Drawn, at: int) -> bool:
-    start, end = drawn.cuts[at : at + 2]
+    (_, start), (_, end) = _size(drawn, at), _size(drawn, at + 1)
     return problem.right(at, drawn.text[:start], drawn.text[start:end])
 
 
-def _tokens(drawn: Drawn, segments: int) -> int:
-    return sum(segment.tokens for segment in drawn.segments[:segments])
+def _size(drawn: Drawn, segments: int) -> tuple[int, int]:
+    """Tokens and characters of a draw's first segments."""
+    first = drawn.segments[:segments]
+    return sum(one.tokens for one in first), sum(one.chars or 0 for one in first)

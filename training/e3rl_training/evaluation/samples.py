@@ -26,6 +26,8 @@ class Segment(BaseModel):
     erased: int
     u: float
     """Nats."""
+    chars: int | None = None
+    """Of its text; None where the server does not tell."""
 
 
 class Sample(BaseModel):
