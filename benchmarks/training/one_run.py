@@ -32,6 +32,8 @@ from e3rl_training.warmup import POLICIES, sampled_accuracy, starting_policy
 
 #: Fresh problems, of another seed than any that is trained on.
 EVALUATED = 500
+#: Every arm's accuracy is that of sampling at this temperature, whatever it draws its rollouts at.
+_EVALUATED_AT = 1.0
 #: Accuracy is measured so often over the budget.
 POINTS = 8
 _EVALUATION_SEED = 10_000
@@ -159,12 +161,10 @@ def run(one: Run, checkpoint: Path) -> dict[str, Any]:
         return [float(solved(by_prompt[prompt], text)) for prompt, text in zip(prompts, completions, strict=True)]
 
     def sampled(seed: int) -> float:
-        trainer.rollouts.load_weights(trainer.accelerator.unwrap_model(trainer.model))
+        engine.load_weights(trainer.accelerator.unwrap_model(trainer.model))
         asked_ids = [tokenizer(problem.prompt)["input_ids"] for problem in fresh]
         plain = [HealingPolicy(mode="off")] * len(fresh)
-        drawn = trainer.rollouts.sample(
-            asked_ids, plain, groups=range(len(fresh)), max_tokens=room, profile=None, seed=seed
-        )
+        drawn = engine.sample(asked_ids, plain, groups=range(len(fresh)), max_tokens=room, profile=None, seed=seed)
         return accuracy(fresh, tokenizer.batch_decode([one.tokens for one in drawn], skip_special_tokens=True))
 
     begun = time.monotonic()
@@ -175,15 +175,19 @@ def run(one: Run, checkpoint: Path) -> dict[str, Any]:
 
         def make(trainer: E3RLTrainer) -> Graded:
             found = {tuple(tokenizer(prompt)["input_ids"]): problem for prompt, problem in by_prompt.items()}
-            graded.append(Graded(_engine(trainer, start), tokenizer, found))
+            graded.append(Graded(_engine(trainer, start, trainer.args.temperature), tokenizer, found))
             return graded[0]
 
         data = Dataset.from_list([{"prompt": problem.prompt} for problem in asked])
         trainer = E3RLTrainer(model, [reward], args, train_dataset=data, processing_class=tokenizer, make_rollouts=make)
+        as_trained = args.temperature == _EVALUATED_AT
+        engine = trainer.rollouts if as_trained else _engine(trainer, start, _EVALUATED_AT)
         budget = Budget(one.tokens, sampled, anneal=one.arm in ANNEALED)
         trainer.add_callback(budget)
         trainer.train()
     trainer.rollouts.close()
+    if not as_trained:
+        engine.close()
     final = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     if args.bf16:
         final = final.to(torch.bfloat16)
@@ -207,9 +211,9 @@ def run(one: Run, checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _engine(trainer: E3RLTrainer, start: Path) -> Rollouts:
+def _engine(trainer: E3RLTrainer, start: Path, temperature: float) -> Rollouts:
     args = trainer.args
-    common = {"temperature": args.temperature, "top_p": args.top_p, "eos_ids": trainer.eos_token_ids}
+    common = {"temperature": temperature, "top_p": args.top_p, "eos_ids": trainer.eos_token_ids}
     if args.rollout_engine == "vllm":
         from e3rl_training.vllm_rollouts import VllmRollouts  # imports vLLM
 

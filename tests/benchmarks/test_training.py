@@ -11,10 +11,11 @@ import pytest
 from benchmarks.training.__main__ import interval, summarise, tokens_to
 from benchmarks.training.arms import ARMS, TASK, settings
 from benchmarks.training.memory import fit
-from benchmarks.training.one_run import Budget, Graded
+from benchmarks.training.one_run import Budget, Graded, Run, run
 from e3rl_core.policy import HealingPolicy
 from e3rl_training.config import E3RLConfig
 from e3rl_training.tasks import TASKS
+from e3rl_training.warmup import POLICIES, WarmUp
 from e3rl_training.wordproblems import problems
 
 
@@ -97,3 +98,12 @@ def test_first_draws_are_graded_as_they_are_drawn() -> None:
     policies = [HealingPolicy(mode="on"), HealingPolicy(mode="shadow")]  # plain rows erase nothing, and are left out
     graded.sample([[1, 2], [1, 2]], policies)
     assert graded.labels.rates() == {"erase_precision": 1.0, "erase_recall": 0.5}
+
+
+def test_arms_are_compared_at_one_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E3RL_CACHE", str(tmp_path))
+    monkeypatch.setitem(POLICIES, "modchain-s1", WarmUp(noise=0.16, updates=60))
+    arms = ("grpo", "grpo_t0.7")
+    points = [run(Run(arm, "modchain-s1", 0, tokens=1, steps=1), tmp_path / arm)["points"] for arm in arms]
+    assert points[0][0] == points[1][0]
+    assert 0 < points[0][0]["sampled"] < 1

@@ -48,7 +48,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(server: Callable[..., Server], logs: Path) -> str:
     flags = ("--healing", "on", "--dtype", "float32", "--healing-log", str(logs))
-    return server(*flags, "--enable-auto-tool-choice", "--tool-call-parser", "hermes").url
+    return server(*flags).url
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,13 @@ from e3rl_training.warmup import make_tokenizer
 
 
 @pytest.fixture
-def terminated() -> Iterator[None]:
-    """Some commands take SIGTERM for themselves."""
-    before = signal.getsignal(signal.SIGTERM)
+def signals() -> Iterator[None]:
+    """Python's own handlers: some commands take SIGTERM for themselves, and a shell's background jobs ignore SIGINT."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from e3rl_training.evaluation import cli, run, server
 from e3rl_training.evaluation.arms import parse_arms
 from tests.training.evaluation.fake_server import FakeServer
 
-pytestmark = pytest.mark.usefixtures("terminated")
+pytestmark = pytest.mark.usefixtures("signals")
 
 URL = ("--url", "http://fake", "--data", "modchain")
 

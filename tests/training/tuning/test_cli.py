@@ -13,7 +13,7 @@ from e3rl_core.profile import PROFILE_NAME, Profile
 from e3rl_training.evaluation import server
 from e3rl_training.tuning import cli, run
 
-pytestmark = pytest.mark.usefixtures("terminated")
+pytestmark = pytest.mark.usefixtures("signals")
 
 URL = ("--url", "http://fake", "--data", "modchain")
 
