@@ -160,7 +160,8 @@ def _stream(body: dict[str, Any], answer: dict[str, Any]) -> str:
                 event = {"type": "segment.delta", "segment": record["segment"], "attempt": draw["attempt"]}
                 nothing = {"text": ""} if "text" in choice else {"delta": {}}
                 chunks.append({"choices": [nothing], "healing": {**event, "text": ERASED}})
-    chunks.append({"choices": [choice if "text" in choice else {**choice, "delta": choice["message"]}]})
+    whole = choice if "text" in choice else {**choice, "delta": choice["message"]}
+    chunks.append({"choices": [whole], "prompt_token_ids": answer.get("prompt_token_ids")})
     if healing is not None:
         assert body["healing"]["return_erased"], "else a stream has no records"
         chunks[-1]["healing"] = healing
