@@ -3,7 +3,7 @@
     GET /health/live     200 while the process answers at all: restart it when this fails
     GET /health/ready    200 while the engine is healthy, 503 when it is not or the server drains: route by this
     GET /health          vLLM's own, the same as ready
-    GET /version         vLLM's own with our version and the healing mode added (untouched with healing off)
+    GET /version         vLLM's own with our version and the healing policy added (untouched with healing off)
 
 While draining, `limits.Limits` answers 503 to all but `/health/live` before these are reached.
 """
@@ -17,8 +17,12 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from e3rl_core import __version__
+from e3rl_core.profile import Defaults
 from e3rl_server.banner import announce_when_ready
 from e3rl_server.deployment import SETTINGS_KEY
+
+#: Name of the deployment's policy on the app's state.
+_POLICY = "e3rl_policy"
 
 router = APIRouter(tags=["health"])
 version_router = APIRouter(tags=["health"])
@@ -46,11 +50,11 @@ async def ready(request: Request) -> Response:
 
 @version_router.get("/version")
 async def version(request: Request) -> JSONResponse:
-    """The engine's version under vLLM's own key, ours and the healing mode beside it."""
+    """The engine's version under vLLM's own key; ours, and what a request that says nothing runs under, beside it."""
     from vllm.version import __version__ as vllm_version
 
-    settings = settings_of(request.app.state.args)
-    healing = {"mode": settings.get("mode"), "preset": settings.get("preset", "responsive")}
+    policy = getattr(request.app.state, _POLICY)
+    healing = {"mode": policy.mode, "preset": policy.preset, "policy": policy.model_dump(mode="json")}
     return JSONResponse({"version": vllm_version, "e3rl": __version__, "healing": healing})
 
 
@@ -64,7 +68,9 @@ def settings_of(args: Namespace) -> dict[str, Any]:
 def attach(app: FastAPI) -> None:
     """Add the routes to a server that is being built."""
     app.include_router(router)
-    if settings_of(app.state.args):
+    settings = settings_of(app.state.args)
+    if settings:
+        setattr(app.state, _POLICY, Defaults.resolve(settings).policy)
         app.include_router(version_router)
 
 

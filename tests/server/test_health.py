@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from e3rl_core import __version__
+from e3rl_core.policy import HealingPolicy
 from e3rl_server.banner import ATTRIBUTE
 from e3rl_server.health import HealthEndpoints
 
@@ -50,12 +51,13 @@ def test_no_engine_is_ready() -> None:
     assert TestClient(build(None)).get("/health/ready").status_code == 200
 
 
-def test_the_version_tells_the_mode() -> None:
+def test_the_version_tells_the_policy() -> None:
     client = TestClient(build(None, additional_config={"healing": {"mode": "shadow", "preset": "paper"}}))
     answer = client.get("/version").json()
     assert answer["e3rl"] == __version__
     assert answer["version"].startswith("0.32")
-    assert answer["healing"] == {"mode": "shadow", "preset": "paper"}
+    assert (answer["healing"]["mode"], answer["healing"]["preset"]) == ("shadow", "paper")
+    assert HealingPolicy.model_validate(answer["healing"]["policy"]) == HealingPolicy.from_preset("paper", "shadow")
 
 
 def test_with_healing_off_the_version_is_vllms() -> None:

@@ -1,25 +1,92 @@
-"""A server in this process that answers mod-chains, and is right as often as it is told to be."""
+"""Servers in this process: one answers mod-chains, right as often as it is told to be; one reads from a script."""
 
 from __future__ import annotations
 
 import json
 import random
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 import httpx
 
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.modchain import Problem
 
 #: Tokens of an answer, and of a segment.
 ANSWER, SEGMENT = 36, 6
 #: What erased draws said: no step of any chain.
 ERASED = "1+1=x;"
+#: Erasures of a segment at most, as `/version` tells.
+MAX_ERASURES = 2
+
+#: Text, U and erased tokens of a segment.
+Piece = tuple[str, float, int]
+
+_END = 0
+
+
+def completion(body: dict[str, Any], pieces: Sequence[Piece], logprob: float = -0.1) -> dict[str, Any]:
+    """The answer to a request: a token is a character, and one more ends the sequence."""
+    text = "".join(piece[0] for piece in pieces)
+    ids = [*map(ord, text), _END]
+    choice: dict[str, Any] = {"finish_reason": "stop"}
+    if "prompt" in body:
+        choice |= {"text": text, "logprobs": {"token_logprobs": [logprob] * len(ids)}}
+    else:
+        message = {"role": "assistant", "content": text}
+        choice |= {"message": message, "logprobs": {"content": [{"logprob": logprob}] * len(ids)}}
+    found: dict[str, Any] = {"choices": [choice], "usage": {"completion_tokens": len(ids)}, "healing": _healing(pieces)}
+    if body.get("return_token_ids"):
+        choice["token_ids"] = ids
+        (choice if "prompt" in body else found)["prompt_token_ids"] = [*map(ord, asked(body))]
+    return found
+
+
+def asked(body: dict[str, Any]) -> str:
+    """The text that a request goes on from."""
+    if "messages" in body:
+        return str(body["messages"][-1]["content"])
+    prompt = body["prompt"]
+    return prompt if isinstance(prompt, str) else "".join(map(chr, prompt))
+
+
+def _healing(pieces: Sequence[Piece]) -> dict[str, Any]:
+    records: list[dict[str, Any]] = []
+    for segment, (text, u, erased) in enumerate(pieces):
+        lost = [{"attempt": attempt, "tokens": SEGMENT} for attempt in range(erased // SEGMENT)]
+        kept = {"segment": segment, "chars": len(text), "tokens": len(text), "uncertainty": {"u": u}}
+        records.append({**kept, "erased": lost})
+    records[-1]["tokens"] += 1
+    return {
+        "type": "summary",
+        "mean_uncertainty": fmean(piece[1] for piece in pieces),
+        "erased_tokens": sum(piece[2] for piece in pieces),
+        "erasures": sum(piece[2] for piece in pieces) // SEGMENT,
+        "records": records,
+    }
+
+
+class ScriptedServer:
+    """Writes one answer after the other as it stands, whatever it is asked."""
+
+    def __init__(self, *answers: Iterable[Piece]) -> None:
+        self._answers = iter(answers)
+        self.requests: list[dict[str, Any]] = []
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(self._answer), base_url="http://scripted")
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(json.loads(request.content))
+        return httpx.Response(200, json=completion(self.requests[-1], list(next(self._answers))))
 
 
 class FakeServer:
-    """Right with probability 0.5 where it samples at 1, 0.95 where it is cooler, and 0.9 where it heals."""
+    """Right with probability 0.5 where it samples at 1, 0.95 where it is cooler, and 0.9 where it heals.
+
+    Where it is wrong it is so in the last step, which is also its least certain one.
+    """
 
     def __init__(self, *, heals: bool = True) -> None:
         self.heals = heals
@@ -36,6 +103,9 @@ class FakeServer:
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/models":
             return httpx.Response(200, json={"data": [{"id": "/folder/fake"}]})
+        if request.url.path == "/version":
+            policy = HealingPolicy(max_erasures=MAX_ERASURES).model_dump(mode="json")
+            return httpx.Response(200, json={"healing": {"policy": policy}} if self.heals else {"version": "1"})
         if self.dies_after is not None and len(self.requests) >= self.dies_after:
             raise httpx.ConnectError("connection refused", request=request)
         if self.full:
@@ -45,10 +115,12 @@ class FakeServer:
         self.requests.append(body)
         if "healing" in body and body["healing"].get("max_erasures") == 63:
             return httpx.Response(400, json={"error": {"message": "healing.max_erasures: too many"}})
-        answer = self._completion(body)
+        found = self._completion(body)
+        if not self.heals:
+            del found["healing"]
         if body.get("stream"):
-            return httpx.Response(200, text=_stream(body, answer))
-        return httpx.Response(200, json=answer)
+            return httpx.Response(200, text=_stream(body, found))
+        return httpx.Response(200, json=found)
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         healing = body["healing"]
@@ -56,7 +128,8 @@ class FakeServer:
         at_will = healing["mode"] == "on" and "schedule" not in healing
         stream = random.Random(f"{body['seed']}")
         draw = stream.random()
-        problem = Problem.parse(body["prompt"] if "prompt" in body else body["messages"][-1]["content"])
+        prompt, _, written = asked(body).partition(">")
+        problem = Problem.parse(f"{prompt}>")
         right = draw < (self.healed(healing) if at_will else chance)
         erased = [0] * len(problem.steps)
         if at_will and draw >= chance:  # the last step is erased where it would have been wrong
@@ -66,40 +139,15 @@ class FakeServer:
             erased = [SEGMENT * schedule[i % len(schedule)] for i in range(len(erased))]
         solution = problem.solution
         text = solution if right else solution[:-1] + str((int(solution[-1]) + 1 + stream.randrange(3)) % 10)
-        found: dict[str, Any] = {
-            "choices": [self._choice(body, text, -0.1 if right else -0.4)],
-            "usage": {"completion_tokens": ANSWER},
-        }
-        if self.heals:
-            u = 0.5 + stream.random() if right else 1.2 + stream.random()
-            found["healing"] = self._healing(text, erased, u, would_erase=healing["mode"] == "shadow" and not right)
+        u = 0.5 + stream.random() if right else 1.2 + stream.random()
+        us = [u] * (len(erased) - 1) + [u + 0.01]
+        pieces = [
+            (text[at : at + SEGMENT], us[at // SEGMENT], erased[at // SEGMENT]) for at in range(0, len(text), SEGMENT)
+        ]
+        found = completion(body, pieces[len(written) // SEGMENT :], -0.1 if right else -0.4)
+        if healing["mode"] == "shadow" and not right:  # its last segment would have been erased
+            found["healing"]["records"][-1]["reason"] = "uncertainty"
         return found
-
-    @staticmethod
-    def _choice(body: dict[str, Any], text: str, logprob: float) -> dict[str, Any]:
-        if "prompt" in body:
-            return {"text": text, "finish_reason": "stop", "logprobs": {"token_logprobs": [logprob] * ANSWER}}
-        message = {"role": "assistant", "content": text}
-        return {"message": message, "finish_reason": "stop", "logprobs": {"content": [{"logprob": logprob}] * ANSWER}}
-
-    @staticmethod
-    def _healing(text: str, erased: list[int], u: float, would_erase: bool) -> dict[str, Any]:
-        """A record a step; the last one would have been erased, if any."""
-        steps = re.findall("[^;]+;?", text)
-        records: list[dict[str, Any]] = []
-        for segment, (step, count) in enumerate(zip(steps, erased, strict=True)):
-            draws = [{"attempt": attempt, "tokens": SEGMENT} for attempt in range(count // SEGMENT)]
-            kept = {"segment": segment, "tokens": SEGMENT, "chars": len(step), "uncertainty": {"u": u}}
-            records.append({**kept, "erased": draws})
-        if would_erase:
-            records[-1]["reason"] = "uncertainty"
-        return {
-            "type": "summary",
-            "mean_uncertainty": u,
-            "erased_tokens": sum(erased),
-            "erasures": sum(erased) // SEGMENT,
-            "records": records,
-        }
 
 
 def _stream(body: dict[str, Any], answer: dict[str, Any]) -> str:
@@ -112,7 +160,8 @@ def _stream(body: dict[str, Any], answer: dict[str, Any]) -> str:
                 event = {"type": "segment.delta", "segment": record["segment"], "attempt": draw["attempt"]}
                 nothing = {"text": ""} if "text" in choice else {"delta": {}}
                 chunks.append({"choices": [nothing], "healing": {**event, "text": ERASED}})
-    chunks.append({"choices": [choice if "text" in choice else {**choice, "delta": choice["message"]}]})
+    whole = choice if "text" in choice else {**choice, "delta": choice["message"]}
+    chunks.append({"choices": [whole], "prompt_token_ids": answer.get("prompt_token_ids")})
     if healing is not None:
         assert body["healing"]["return_erased"], "else a stream has no records"
         chunks[-1]["healing"] = healing

@@ -17,9 +17,9 @@ def test_names_are_whole() -> None:
     assert names == ["plain@1.0", "healed@1.0", "greedy", "majority:3@1.0", "best:4@0.7", "agree:5@healed@0.7"]
 
 
-def test_every_kind_is_a_default_arm() -> None:
+def test_every_kind_that_goes_with_any_data_is_a_default_arm() -> None:
     arms = parse_arms(DEFAULT)
-    assert {arm.source.kind for arm in arms} == set(KINDS)
+    assert {arm.source.kind for arm in arms} == {kind for kind in KINDS if not Source(kind, 1.0).labelled}
     assert {arm.rule for arm in arms} == {None, *RULES}
 
 
@@ -35,6 +35,7 @@ def test_every_kind_is_a_default_arm() -> None:
         ("majority:1", "a number of draws from 2 to 64"),
         ("majority", "a number of draws from 2 to 64"),
         ("agree:3@greedy", "draws the same answer every time"),
+        ("forked:3@healed", "only plain sampling can be forked; write e.g. forked:3@0.7"),
         (" , ", "names no arm"),
     ],
 )
@@ -52,6 +53,7 @@ def test_wrong_arms(text: str, why: str) -> None:
         (Source("top_p", 0.9), {"temperature": 1.0, "top_p": 0.9}, {"mode": "shadow"}),
         (Source("min_p", 0.1), {"temperature": 1.0, "min_p": 0.1}, {"mode": "shadow"}),
         (Source("healed", 0.7), {"temperature": 0.7}, {"mode": "on"}),
+        (Source("oracle", 0.7), {"temperature": 0.7}, {"mode": "shadow"}),
         (Source("retry_cool", 1.0), {"temperature": 1.0}, {"mode": "on", "retry": {"temperature": 0.3}}),
         (Source("random", 1.0), {"temperature": 1.0}, {"mode": "on", "schedule": schedule(0.2, 7)}),
     ],

@@ -71,6 +71,7 @@ def test_from_the_command_line_to_the_report(tmp_path: Path, monkeypatch: pytest
     [
         (("--arms", "cool"), "--arms: there is no arm 'cool'"),
         (("--data", "gsm9k"), "--data gsm9k: there is no such task"),
+        (("--arms", "gated:3", "--limit", "5"), "--limit: 5 problems are too few"),
         (("--columns", "prompt"), "--columns prompt: write it as prompt=NAME,answer=NAME"),
         (("--columns", "answer="), "--columns answer=: answers are what is graded by"),
         (("--healing", "on"), "--healing: 'on' is no JSON object"),

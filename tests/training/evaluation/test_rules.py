@@ -58,6 +58,12 @@ def test_the_gate_stays_shut_for_a_sure_answer() -> None:
     assert decide("gated", draws, Thresholds(gate=1.4)) == Outcome(True, 30, 6, 3)
 
 
+def test_forks_of_an_unsure_draw_are_draws_like_others() -> None:
+    draws = [draw("8", us=(1.0, 2.0)), draw("7", committed=4, erased=0), draw("7", committed=4, erased=0)]
+    assert decide("forked", draws, Thresholds(gate=1.6)) == Outcome(False, 10, 2, 1)
+    assert decide("forked", draws, Thresholds(gate=1.4)) == Outcome(True, 18, 2, 3)
+
+
 def test_an_unsure_draw_is_broken_off_where_it_gets_unsure() -> None:
     """The first one at its first segment: 6 + 2 tokens; the second is whole, though its vote weighs less."""
     draws = [draw("8", us=(3.0, 0.1)), draw("7", us=(1.9, 1.9)), draw("9", us=(0.5, 2.5))]

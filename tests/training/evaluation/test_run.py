@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from e3rl_training.evaluation import client
 from e3rl_training.evaluation.arms import DEFAULT, parse_arms
 from e3rl_training.evaluation.problems import load_problems
 from e3rl_training.evaluation.run import Settings, evaluate
-from tests.training.evaluation.fake_server import ANSWER, FakeServer
+from tests.training.evaluation.fake_server import ANSWER, SEGMENT, FakeServer
 
 PROBLEMS = load_problems("modchain", columns={}, limit=60, seed=0)
+ARMS = f"{DEFAULT},oracle"
 
 
 def run(server: FakeServer, folder: Path, arms: str = DEFAULT, **settings: Any) -> dict[str, Any]:
@@ -26,14 +28,14 @@ def run(server: FakeServer, folder: Path, arms: str = DEFAULT, **settings: Any) 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeServer, Path, dict[str, Any]]:
     server, folder = FakeServer(), tmp_path_factory.mktemp("whole")
-    return server, folder, run(server, folder)
+    return server, folder, run(server, folder, ARMS)
 
 
 def test_every_arm_has_its_figures(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
     """The server's answers are known by chance: half are right at temperature 1, nine tenths healed, .95 cooler."""
     measured = whole[2]["measured"]
     arms = measured["arms"]
-    assert list(arms) == [arm.name for arm in parse_arms(DEFAULT)]
+    assert list(arms) == [arm.name for arm in parse_arms(ARMS)]
     assert measured["problems"] == 48 and measured["calibration_problems"] == 12
     for name, chance in {
         "plain@1.0": 0.5,
@@ -41,11 +43,13 @@ def test_every_arm_has_its_figures(whole: tuple[FakeServer, Path, dict[str, Any]
         "greedy": 0.95,
         "healed@1.0": 0.9,
         "random@1.0": 0.5,
+        "oracle@1.0": 1 - 0.5**3,
     }.items():
         assert arms[name]["accuracy"]["mean"] == pytest.approx(chance, abs=0.13), name
     assert arms["majority:5@1.0"]["accuracy"]["mean"] > arms["plain@1.0"]["accuracy"]["mean"]
     assert arms["best:4@1.0"]["accuracy"]["mean"] > 0.85  # the server's likelihoods tell right from wrong
     assert arms["gated:5@1.0"]["draws"] < arms["agree:5@1.0"]["draws"] < 5
+    assert arms["forked:5@1.0"]["accuracy"]["mean"] == pytest.approx(arms["gated:5@1.0"]["accuracy"]["mean"], abs=0.13)
     assert arms["confident:5@1.0"]["tokens"] < 5 * ANSWER
     assert arms["healed@1.0"]["minus_plain"]["significant"] and arms["healed@1.0"]["minus_plain"]["mean"] > 0.2
 
@@ -59,6 +63,21 @@ def test_tokens_count_what_was_erased(whole: tuple[FakeServer, Path, dict[str, A
     assert 0 < healed["erased_tokens"] < 6
     rates = measured["erase_rates"]
     assert rates["random@1.0"] == pytest.approx(rates["healed@1.0"], abs=0.03)
+    assert arms["oracle@1.0"]["erased_tokens"] == pytest.approx(SEGMENT * (0.5 + 0.25), abs=1.5)
+
+
+def test_forks_pay_for_what_they_do_not_share(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    """They fork at the last step, the least certain one, and only where the draw's mean U is above the gate."""
+    server, _, report = whole
+    forked = report["measured"]["arms"]["forked:5@1.0"]
+    assert 1 < forked["draws"] < 5
+    assert forked["tokens"] == pytest.approx(ANSWER + SEGMENT * (forked["draws"] - 1), abs=0.05)
+    ends = [one for one in server.requests if isinstance(one["prompt"], list)]
+    assert ends and all(one["max_tokens"] == SEGMENT and one["healing"]["mode"] == "shadow" for one in ends)
+    drawn = [one for one in map(json.loads, (whole[1] / "samples.jsonl").read_text().splitlines()) if one["forks"]]
+    gate = report["measured"]["thresholds"]["plain@1.0"]["gate"]
+    assert drawn and all(one["source"] == "plain@1.0" and one["u"] > gate for one in drawn)
+    assert all(fork["text"][:-1] == one["text"][:-1] for one in drawn for fork in one["forks"])
 
 
 def test_rivals_are_brought_to_the_price_of_healing(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
@@ -76,9 +95,10 @@ def test_rivals_are_brought_to_the_price_of_healing(whole: tuple[FakeServer, Pat
 def test_draws_of_a_pool_are_paid_once(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
     server, _, _ = whole
     plain = [one for one in server.requests if one["healing"]["mode"] == "shadow" and one["temperature"] == 1.0]
-    stock = [one for one in plain if one["top_p"] == 1.0 and one["min_p"] == 0.0]
-    assert len(stock) == 5 * 48 + 12
-    assert len({(one["prompt"], one["seed"]) for one in stock}) == len(stock)
+    stock = [one for one in plain if one["top_p"] == 1.0 and one["min_p"] == 0.0 and isinstance(one["prompt"], str)]
+    oracles = 2 * 48
+    assert len(stock) == 5 * 48 + 12 + oracles
+    assert len({(one["prompt"], one["seed"]) for one in stock}) == len(stock) - oracles, "whose first draws are plain's"
 
 
 def test_segments_are_graded_where_steps_are_known(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
@@ -99,7 +119,8 @@ def test_the_first_text_of_some_answers_is_timed(whole: tuple[FakeServer, Path, 
     latency = whole[2]["run"]["latency"]
     assert latency["plain@0.7"]["answer"]["answers"] == 2 * 48
     assert latency["plain@0.7"]["first_token"]["answers"] == 20
-    for found in latency.values():
+    assert {name for name, found in latency.items() if "first_token" not in found} == {"oracle@1.0"}
+    for found in (found for found in latency.values() if "first_token" in found):
         assert found["first_token"]["median"] <= found["first_committed"]["median"] <= found["answer"]["p95"]
 
 
@@ -112,41 +133,62 @@ def test_the_report_is_there_and_says_the_same(whole: tuple[FakeServer, Path, di
 
 
 def test_the_same_seed_gives_the_same_report(whole: tuple[FakeServer, Path, dict[str, Any]], tmp_path: Path) -> None:
-    again = run(FakeServer(), tmp_path, concurrency=1)
+    again = run(FakeServer(), tmp_path, ARMS, concurrency=1)
     for part in ("settings", "measured"):
         assert json.dumps(again[part]) == json.dumps(whole[2][part])
-    other = run(FakeServer(), tmp_path / "other", seed=1)
+    other = run(FakeServer(), tmp_path / "other", ARMS, seed=1)
     assert other["measured"] != again["measured"]
 
 
 def test_a_server_that_dies_loses_nothing(whole: tuple[FakeServer, Path, dict[str, Any]], tmp_path: Path) -> None:
     """It dies twice, once with the older report of a complete run in the folder."""
-    server = FakeServer()
-    (tmp_path / "report.json").write_text(json.dumps(whole[2]))
-    of = len(whole[0].requests)
+    arms = "plain,healed,random,gated:5,confident:5"
+    reference = FakeServer()
+    uninterrupted = run(reference, tmp_path / "uninterrupted", arms)
+    server, folder = FakeServer(), tmp_path / "interrupted"
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(whole[2]))
+    of = len(reference.requests)
     for alive in (100, 300):
         server.dies_after = alive
         with pytest.raises(EvaluationError, match=rf"stopped answering .*; {alive} of {of} samples are in"):
-            run(server, tmp_path)
-        assert json.loads((tmp_path / "report.json").read_text()) == {"complete": False, "samples": alive, "of": of}
-        assert f"{alive} of {of}" in (tmp_path / "report.md").read_text()
+            run(server, folder, arms)
+        assert json.loads((folder / "report.json").read_text()) == {"complete": False, "samples": alive, "of": of}
+        assert f"{alive} of {of}" in (folder / "report.md").read_text()
     server.dies_after = None
-    report = run(server, tmp_path)
+    report = run(server, folder, arms)
     assert len(server.requests) == of
-    assert report["measured"] == whole[2]["measured"]
+    assert report["measured"] == uninterrupted["measured"]
+
+
+def test_answers_with_several_ends_are_gone_on_with(tmp_path: Path) -> None:
+    """A sample is there when all its requests are; one that was under way is asked for again from its start."""
+    arms = "forked:4,oracle"
+    reference, server = FakeServer(), FakeServer()
+    uninterrupted = run(reference, tmp_path / "uninterrupted", arms)
+    whole = len(reference.requests)
+    for alive in range(60, whole, 60):
+        server.dies_after = alive
+        with pytest.raises(EvaluationError, match="stopped answering"):
+            run(server, tmp_path, arms)
+    server.dies_after = None
+    assert run(server, tmp_path, arms)["measured"] == uninterrupted["measured"]
+    assert whole <= len(server.requests) < 1.3 * whole
 
 
 def test_a_folder_of_other_settings(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
     with pytest.raises(EvaluationError, match=r"holds samples with seed 0, this run has 5"):
-        run(FakeServer(), whole[1], seed=5)
+        run(FakeServer(), whole[1], ARMS, seed=5)
 
 
 def test_a_chat(tmp_path: Path) -> None:
     asked = [type(one)([{"role": "user", "content": str(one.prompt)}], one.answer, one.task) for one in PROBLEMS.asked]
-    settings = Settings(arms=parse_arms("plain,healed"), samples=1)
+    settings = Settings(arms=parse_arms("plain,healed,forked:3"), samples=1)
     server = FakeServer()
     report = evaluate(type(PROBLEMS)("chat", asked, 36), settings, server.client, tmp_path, "")
-    assert report["measured"]["arms"]["plain@1.0"]["accuracy"] and all("messages" in one for one in server.requests)
+    assert report["measured"]["arms"]["plain@1.0"]["accuracy"]
+    chats = [one for one in server.requests if "messages" in one]
+    assert len(chats) == 2 * 48 + 12 and len(server.requests) > len(chats), "forks are no chats any more"
 
 
 def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +216,23 @@ def test_a_stream_that_breaks_off(end: str, why: str, tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize(
     ("arms", "why"),
-    [("plain,healed", "healed@1.0: the server does not heal"), ("gated:3", "does not tell uncertainty")],
+    [
+        ("plain,healed", "healed@1.0: the server does not heal"),
+        ("gated:3", "does not tell uncertainty"),
+        ("forked:3", "does not tell uncertainty"),
+        ("oracle", "http://fake does not tell its settings at /version"),
+    ],
 )
 def test_a_server_without_healing(arms: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=why):
         run(FakeServer(heals=False), tmp_path, arms)
+
+
+def test_an_oracle_needs_labels(tmp_path: Path) -> None:
+    unlabelled = replace(PROBLEMS, title="mine.jsonl", asked=[replace(one, task=None) for one in PROBLEMS.asked])
+    settings = Settings(arms=parse_arms("plain,oracle"))
+    with pytest.raises(EvaluationError, match=r"--arms: oracle@1.0 needs problems whose steps are known .* mine.jsonl"):
+        evaluate(unlabelled, settings, FakeServer().client, tmp_path, "")
 
 
 def test_stock_arms_need_no_healing_server(tmp_path: Path) -> None:

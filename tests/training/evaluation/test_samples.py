@@ -19,9 +19,10 @@ def sample(draw: int) -> Sample:
 
 def test_what_was_added_is_there_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "new", {"seed": 1})
-    store.add(sample(0))
+    forked = sample(0).model_copy(update={"forks": (sample(0), sample(0))})
+    store.add(forked)
     again = Store(tmp_path / "new", {"seed": 1})
-    assert again.samples == {("plain@1.0", 3, 0): sample(0)}
+    assert again.samples == {("plain@1.0", 3, 0): forked}
     assert ("plain@1.0", 3, 1) not in again
 
 

@@ -17,11 +17,11 @@ def test_a_healed_completion() -> None:
     stream = Stream()
     for seconds, chunk in enumerate(
         [
-            {"choices": [{"text": ""}]},
+            {"choices": [{"text": "", "prompt_token_ids": [7, 8]}]},
             delta(0, 0, "one "),
             delta(0, 0, "two"),
             delta(0, 1, "three"),
-            {"choices": [{"text": "four ", "logprobs": {"token_logprobs": [-1.0, -2.0]}}]},
+            {"choices": [{"text": "four ", "token_ids": [1, 2], "logprobs": {"token_logprobs": [-1.0, -2.0]}}]},
             {"choices": [{"text": "five", "logprobs": {"token_logprobs": [-3.0]}}]},
             {"choices": [{"text": "", "finish_reason": "stop"}], "healing": {"type": "summary", "records": records}},
             {"choices": [], "usage": {"completion_tokens": 3}},
@@ -32,7 +32,13 @@ def test_a_healed_completion() -> None:
     assert stream.is_complete and (stream.first_token, stream.first_committed) == (1.0, 4.0)
     answer = stream.answer()
     assert answer["choices"] == [
-        {"text": "four five", "logprobs": {"token_logprobs": [-1.0, -2.0, -3.0]}, "finish_reason": "stop"}
+        {
+            "text": "four five",
+            "logprobs": {"token_logprobs": [-1.0, -2.0, -3.0]},
+            "token_ids": [1, 2],
+            "prompt_token_ids": [7, 8],
+            "finish_reason": "stop",
+        }
     ]
     assert answer["usage"] == {"completion_tokens": 3}
     assert [draw.get("text") for draw in answer["healing"]["records"][0]["erased"]] == ["one two", None]
@@ -42,16 +48,16 @@ def test_a_stock_chat() -> None:
     stream = Stream()
     for seconds, chunk in enumerate(
         [
-            {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
+            {"choices": [{"delta": {"role": "assistant", "content": ""}}], "prompt_token_ids": [7]},
             {"choices": [{"delta": {"content": "Six"}, "logprobs": {"content": [{"logprob": -0.5}]}}]},
             {"choices": [{"delta": {}, "finish_reason": "length"}]},
         ]
     ):
         stream.feed(chunk, float(seconds))
     assert stream.first_token == stream.first_committed == 1.0
-    assert stream.answer()["choices"] == [
-        {"message": {"content": "Six"}, "logprobs": {"content": [{"logprob": -0.5}]}, "finish_reason": "length"}
-    ]
+    (choice,) = stream.answer()["choices"]
+    assert choice["message"] == {"content": "Six"} and choice["logprobs"] == {"content": [{"logprob": -0.5}]}
+    assert (choice["prompt_token_ids"], choice["finish_reason"]) == ([7], "length")
     assert "healing" not in stream.answer()
 
 

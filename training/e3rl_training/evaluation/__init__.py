@@ -4,6 +4,7 @@ arms        what is compared: where draws come from, and the rule that makes one
 rules       votes and choices over a pool of draws, with the tokens each would have paid
 problems    what is asked, and `grading`, who is right about it
 client      one request: a draw; `server`, a server of one's own
+continuing  other ends of a draw: forks, and an oracle that erases what is wrong
 samples     every draw as a line of a file, which a run goes on from
 statistics  bootstrap, pass@k, AUROC, curves over tokens
 segments    U and erasures against the labels that generated tasks have; `streaming`, how erased text is seen

@@ -2,7 +2,9 @@
 
 plain@T  greedy  top_p@P  min_p@P             stock sampling
 healed@T  retry_cool@T  random@T              erasing where unsure; the same, redrawn cooler; at random places
+oracle@T                                      erasing what is wrong: a bound, where steps are labelled
 majority:N@T  best:N@T  agree:N@T  gated:N@T  confident:N@T   N draws of plain@T, or of `@SOURCE`
+forked:N@T                                    likewise, but further draws share the beginning of the first
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Kind:
     most: float
     """It is above 0 and at most this."""
     heals: bool = False
+    """Whether its answers come with erased draws."""
 
 
 def _temperature(value: float) -> dict[str, float]:
@@ -51,6 +54,7 @@ KINDS = {
     "healed": Kind(_temperature, 1.0, 2.0, heals=True),
     "random": Kind(_temperature, 1.0, 2.0, heals=True),
     "retry_cool": Kind(_temperature, 1.0, 2.0, heals=True),
+    "oracle": Kind(_temperature, 1.0, 2.0, heals=True),
 }
 
 
@@ -68,6 +72,11 @@ class Source:
     @property
     def heals(self) -> bool:
         return KINDS[self.kind].heals
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has to be told which segments are wrong; what it erases is erased here, not by the server."""
+        return self.kind == "oracle"
 
     @property
     def repeats(self) -> bool:
@@ -91,7 +100,7 @@ class Source:
             rate: of erasing, per draw of a segment; for `random`.
             seed: of the random schedule.
         """
-        if not self.heals:
+        if not self.heals or self.labelled:
             return {**settings, "mode": "shadow"}
         own: dict[str, Any] = {}
         if self.kind == "retry_cool":
@@ -138,6 +147,11 @@ class Arm:
         """Whether it needs thresholds from calibration problems."""
         return self.rule is not None and RULES[self.rule].gated
 
+    @property
+    def forks(self) -> int:
+        """How many forks of a draw it may ask for."""
+        return self.draws - 1 if self.rule is not None and RULES[self.rule].forks else 0
+
     def _named(self, draws: str) -> str:
         if self.rule is None:
             return self.source.name
@@ -150,7 +164,7 @@ HEALED = Arm(Source("healed", 1.0))
 
 DEFAULT = (
     "plain@1.0,plain@0.7,plain@0.3,greedy,top_p@0.9,min_p@0.1,healed,random,retry_cool,"
-    "majority:3,majority:5,best:4,agree:5,gated:5,confident:5,majority:3@healed"
+    "majority:3,majority:5,best:4,agree:5,gated:5,forked:5,confident:5,majority:3@healed"
 )
 
 
@@ -162,7 +176,7 @@ def parse_arms(text: str) -> list[Arm]:
     """
     arms = [_arm(part.strip()) for part in text.split(",") if part.strip()]
     if not arms:
-        raise EvaluationError("--arms: names no arm; leave it out for all of them")
+        raise EvaluationError("--arms: names no arm; leave it out for the usual ones")
     return list(dict.fromkeys(arms))
 
 
@@ -180,6 +194,8 @@ def _arm(text: str) -> Arm:
     source = _source(of if named else f"plain@{of}", text) if of else BASE.source
     if not source.repeats:
         raise EvaluationError(f"--arms: {text} draws the same answer every time; vote over a source that samples")
+    if RULES[rule].forks and source.heals:
+        raise EvaluationError(f"--arms: {text}: only plain sampling can be forked; write e.g. {rule}:{count}@0.7")
     return Arm(source, rule, int(count))
 
 

@@ -41,6 +41,7 @@ def _run(args: argparse.Namespace, server_flags: Sequence[str], command: str) ->
         concurrency=args.concurrency,
     )
     problems = flags.problems_of(args)
+    run.plan_of(problems, settings)  # a mistake costs a message here, and a server's start later
     with flags.server_of(args, server_flags) as url:
         run.evaluate(problems, settings, partial(open_client, url, args.concurrency), args.output, command)
     sys.stdout.write(f"{args.output / 'report.md'}\n")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 from typing import Any, TypeVar
 
 import httpx
 
 from e3rl_core.errors import EvaluationError
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import Source
-from e3rl_training.evaluation.problems import Asked
 from e3rl_training.evaluation.samples import Segment
 from e3rl_training.evaluation.streaming import Stream
 
@@ -28,6 +29,10 @@ _TRIES = 9
 _DATA = "data: "
 
 
+#: Plain text, the messages of a chat, or token ids.
+Prompt = str | Sequence[Mapping[str, str]] | Sequence[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """What came back for one request; tokens, nats, seconds."""
@@ -38,11 +43,20 @@ class Drawn:
     erased: int
     erasures: int
     u: float | None
-    logprob: float
+    logprobs: tuple[float, ...]
+    """Of the kept tokens."""
     segments: tuple[Segment, ...]
     seconds: float
     first_token: float | None = None
     first_committed: float | None = None
+    prompt_ids: tuple[int, ...] = ()
+    """Token ids, where they were asked for; so are the next."""
+    ids: tuple[int, ...] = ()
+
+    @property
+    def logprob(self) -> float:
+        """Mean over the kept tokens; 0 where the server does not tell."""
+        return fmean(self.logprobs) if self.logprobs else 0.0
 
 
 class Server:
@@ -75,17 +89,42 @@ class Server:
         except (ValueError, LookupError, TypeError):
             raise EvaluationError(f"--url: {self._http.base_url} has no /v1/models of OpenAI's form") from None
 
+    async def max_erasures(self) -> int:
+        """Of a segment, under the deployment's own settings with those of every request over them.
+
+        Raises:
+            EvaluationError: the server does not tell its settings.
+        """
+        try:
+            answer = await self._http.get("/version")
+            answer.raise_for_status()
+            policy = HealingPolicy.model_validate(answer.json()["healing"]["policy"])
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            raise EvaluationError(
+                f"--url: {self._http.base_url} does not tell its settings at /version; start it with e3rl serve"
+            ) from None
+        return policy.updated(self._healing).max_erasures
+
     async def draw(
-        self, source: Source, asked: Asked, *, room: int, rate: float, seed: int, streamed: bool = False
+        self,
+        source: Source,
+        prompt: Prompt,
+        *,
+        room: int,
+        rate: float,
+        seed: int,
+        ids: bool = False,
+        streamed: bool = False,
     ) -> Drawn:
         """One draw; the same seed asks the same of the server.
 
         Args:
             source: how to draw.
-            asked: the problem.
+            prompt: what it goes on from.
             room: tokens of the answer, at most.
             rate: see `Source.healing`.
             seed: of sampling.
+            ids: whether to tell the token ids.
             streamed: whether to find out when the first text comes and what erased draws say.
 
         Raises:
@@ -98,11 +137,11 @@ class Server:
             **source.sampling(),
             "healing": source.healing(self._healing, rate, seed),
         }
-        more: dict[str, Any]
-        if isinstance(asked.prompt, str):
-            path, more = "/v1/completions", {"prompt": asked.prompt, "logprobs": 0}
+        more: dict[str, Any] = {"return_token_ids": True} if ids else {}
+        if isinstance(prompt, str) or isinstance(prompt[0], int):
+            path, more = "/v1/completions", {**more, "prompt": prompt, "logprobs": 0}
         else:
-            path, more = "/v1/chat/completions", {"messages": asked.prompt, "logprobs": True}
+            path, more = "/v1/chat/completions", {**more, "messages": prompt, "logprobs": True}
         begun = time.monotonic()
         if not streamed:
             answer = await self._post(path, {**body, **more}, _whole)
@@ -147,9 +186,11 @@ class Server:
             erased=healing.get("erased_tokens", 0),
             erasures=healing.get("erasures", 0),
             u=healing.get("mean_uncertainty"),
-            logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
+            logprobs=tuple(logprobs or ()),
             segments=tuple(map(_segment, healing.get("records") or ())),
             seconds=seconds,
+            prompt_ids=tuple(choice.get("prompt_token_ids") or answer.get("prompt_token_ids") or ()),
+            ids=tuple(choice.get("token_ids") or ()),
         )
 
 

@@ -41,7 +41,7 @@ def erase_rate(samples: Samples, plan: Plan, source: Source) -> float:
 
 def thresholds(samples: Samples, plan: Plan, source: Source) -> Thresholds:
     """Quantiles over the first draws on the calibration problems."""
-    found = [samples[source.name, problem, 0] for problem in plan.calibration]
+    found = [samples[key] for key in plan.calibrating(source)]
     mean = [sample.u for sample in found if sample.u is not None]
     peak = [max(segment.u for segment in sample.segments) for sample in found if sample.segments]
     if not mean or not peak:
@@ -50,13 +50,17 @@ def thresholds(samples: Samples, plan: Plan, source: Source) -> Thresholds:
 
 
 def result_of(arm: Arm, samples: Samples, plan: Plan, limits: Thresholds) -> Result:
-    """An arm's outcomes. A rule sees the pool in every cyclic order: each is as good as fresh draws in that order."""
+    """An arm's outcomes. A rule sees the pool in every cyclic order: each is as good as fresh draws in that order.
+
+    One that forks sees each draw with its own forks, which are as good as fresh ones of that draw.
+    """
     decide = single if arm.rule is None else RULES[arm.rule].decide
     pool = plan.pool(arm.source)
     rows = []
     for problem in plan.reported:
         draws = [samples[arm.source.name, problem, draw] for draw in range(pool)]
-        orders = [[*draws[first:], *draws[:first]][: arm.draws] for first in range(pool)]
+        behind = [draw.forks if arm.forks else (*draws[at + 1 :], *draws[:at]) for at, draw in enumerate(draws)]
+        orders = [[draw, *others][: arm.draws] for draw, others in zip(draws, behind, strict=True)]
         outcomes = [decide(order, limits) for order in orders]
         rows.append(np.mean([(one.right, one.committed, one.erased, one.draws) for one in outcomes], axis=0))
     return Result(*np.asarray(rows, dtype=np.float64).T)

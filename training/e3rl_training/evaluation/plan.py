@@ -37,16 +37,27 @@ class Plan:
         """How many draws of a source there are per problem."""
         if not source.repeats:
             return 1
-        return max([self.samples, *(arm.draws for arm in self.arms if arm.source == source)])
+        return max([self.samples, *(arm.draws for arm in self.arms if arm.source == source and not arm.forks)])
+
+    def forks(self, source: Source) -> int:
+        """How many forks a draw of a source gets at most."""
+        return max([0, *(arm.forks for arm in self.arms if arm.source == source)])
+
+    def calibrating(self, source: Source) -> Iterator[Key]:
+        """The samples of a source that set its thresholds."""
+        if any(arm.gated and arm.source == source for arm in self.arms):
+            yield from ((source.name, problem, 0) for problem in self.calibration)
 
     def keys(self, source: Source) -> Iterator[Key]:
         """All samples of a source; draw by draw, so that a run that is stopped has seen all problems alike."""
-        if any(arm.gated and arm.source == source for arm in self.arms):
-            yield from ((source.name, problem, 0) for problem in self.calibration)
+        yield from self.calibrating(source)
         for draw in range(self.pool(source)):
             yield from ((source.name, problem, draw) for problem in self.reported)
 
 
-def seed_of(seed: int, problem: int, draw: int) -> int:
-    """A request's seed: the same for every source, so that two arms differ by no more than they must."""
-    return random.Random(f"{seed}-{problem}-{draw}").getrandbits(31)
+def seed_of(seed: int, problem: int, draw: int, end: int = 0) -> int:
+    """A request's seed: the same for every source, so that two arms differ by no more than they must.
+
+    `end` counts the further ends that are asked of the draw; 0 is the draw itself.
+    """
+    return random.Random(f"{seed}-{problem}-{draw}" + (f"-{end}" if end else "")).getrandbits(31)

@@ -1,7 +1,8 @@
 """One answer of several draws, and the tokens it would have cost: pure functions of a problem's draws, in order.
 
 Draws of one source are independent of each other, so an ordered pool is drawn once and every rule reads from it as many
-as it would have asked for: what it pays is exact, and nothing is drawn twice. A draw without an answer has no vote.
+as it would have asked for: what it pays is exact, and nothing is drawn twice. Forks of a draw are no part of the pool:
+they are read behind that draw alone, in the order they came. A draw without an answer has no vote.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Rule:
     what: str
     gated: bool = False
     """Whether it needs thresholds."""
+    forks: bool = False
+    """Whether what it reads behind the first draw are that draw's forks, not other draws of the pool."""
 
 
 def single(draws: Sequence[Sample], _: Thresholds) -> Outcome:
@@ -62,12 +65,16 @@ def best(draws: Sequence[Sample], _: Thresholds) -> Outcome:
 
 def agree(draws: Sequence[Sample], thresholds: Thresholds) -> Outcome:
     """Draw until two answers agree or there are no more draws; then the most frequent answer."""
-    seen: set[str] = set()
     for used, draw in enumerate(draws, 1):
-        if draw.answer and draw.answer in seen:
+        if agreed(draws[:used]):
             return _outcome(draw, draws[:used])
-        seen.add(draw.answer)
     return majority(draws, thresholds)
+
+
+def agreed(draws: Sequence[Sample]) -> bool:
+    """Whether two answers are the same."""
+    answers = [draw.answer for draw in draws if draw.answer]
+    return len(set(answers)) < len(answers)
 
 
 def gated(draws: Sequence[Sample], thresholds: Thresholds) -> Outcome:
@@ -99,6 +106,7 @@ RULES = {
     "best": Rule(best, "of N answers the one of the highest mean log-probability"),
     "agree": Rule(agree, "draw until two answers agree, at most N times"),
     "gated": Rule(gated, "draw once; where its mean U is high, as `agree`", gated=True),
+    "forked": Rule(gated, "likewise, but further draws fork from the first", gated=True, forks=True),
     "confident": Rule(confident, "N draws, unsure ones broken off, votes weighted by confidence", gated=True),
 }
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +21,15 @@ from e3rl_core.errors import EvaluationError
 from e3rl_training.evaluation import markdown, plots, segments
 from e3rl_training.evaluation.arms import Arm, Source
 from e3rl_training.evaluation.client import Drawn, Server
+from e3rl_training.evaluation.continuing import fork, heal_by_labels
 from e3rl_training.evaluation.grading import Grader
-from e3rl_training.evaluation.measures import Measurement, erase_rate, latencies
+from e3rl_training.evaluation.measures import Measurement, erase_rate, latencies, thresholds
 from e3rl_training.evaluation.plan import Plan, seed_of
 from e3rl_training.evaluation.problems import Problems, split_off
+from e3rl_training.evaluation.rules import agreed
 from e3rl_training.evaluation.samples import Key, Sample, Store, write_whole
 from e3rl_training.export import versions
+from e3rl_training.tasks import TASKS
 
 REPORT, READABLE = "report.json", "report.md"
 #: Whose versions a report tells.
@@ -50,16 +54,31 @@ Client = Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]]
 Missing = Callable[[int, int], None]
 
 
+def plan_of(problems: Problems, settings: Settings) -> Plan:
+    """Which draws an evaluation takes.
+
+    Raises:
+        EvaluationError: the problems are too few, or lack the labels that an arm needs.
+    """
+    for arm in settings.arms:
+        if arm.source.labelled and any(asked.task is None for asked in problems.asked):
+            raise EvaluationError(
+                f"--arms: {arm.name} needs problems whose steps are known to be right or wrong, "
+                f"as those of {' and '.join(TASKS)}; leave it out for {problems.title}"
+            )
+    calibrates = any(arm.gated for arm in settings.arms)
+    calibration, reported = split_off(len(problems.asked), settings.seed, calibrates=calibrates)
+    return Plan(settings.arms, calibration, reported, settings.samples)
+
+
 def evaluate(problems: Problems, settings: Settings, client: Client, folder: Path, command: str) -> dict[str, Any]:
     """Draw what is missing, grade it, and write the report; the report.
 
     Raises:
-        EvaluationError: the server does not answer (any more), or the folder is another evaluation's. What was drawn
-            is kept, and the report says that it is incomplete.
+        EvaluationError: as `plan_of`, the server does not answer (any more), or the folder is another evaluation's.
+            What was drawn is kept, and the report says that it is incomplete.
     """
-    calibrates = any(arm.gated for arm in settings.arms)
-    calibration, reported = split_off(len(problems.asked), settings.seed, calibrates=calibrates)
-    plan = Plan(settings.arms, calibration, reported, settings.samples)
+    plan = plan_of(problems, settings)
     store, named = asyncio.run(collect(problems, settings, plan, client, folder, partial(_write_incomplete, folder)))
     measurement = Measurement(plan, store.samples, settings.seed)
     graded = segments.report(plan, store.samples, problems.asked, settings.seed)
@@ -149,32 +168,46 @@ class _Collector:
         self._plan = plan
         self._room = room
         self._settings = settings
+        self._max_erasures = 0
         self._grader = Grader()
         self._grading: set[asyncio.Task[None]] = set()
 
     async def run(self, of: int) -> None:
-        """Source by source: the rate of a random one is known when the one it copies is complete."""
+        """Source by source: the rate of a random one is known when the one it copies is complete.
+
+        Likewise the gate that decides which draws are forked, when the calibration problems' draws are there.
+        """
+        if any(source.labelled for source in self._plan.sources):
+            self._max_erasures = await self._server.max_erasures()
         with tqdm(total=of, initial=len(self._store.samples), desc="samples", unit="") as bar:
             for source in self._plan.sources:
                 bar.set_postfix_str(source.name)
                 copied = source.rate_of
                 rate = 0.0 if copied is None else erase_rate(self._store.samples, self._plan, copied)
-                missing = deque(key for key in self._plan.keys(source) if key not in self._store)
-                await self._draw_all(source, rate, missing, bar)
+                gate = math.inf
+                if self._plan.forks(source):
+                    await self._draw_all(source, rate, gate, self._plan.calibrating(source), bar)
+                    gate = thresholds(self._store.samples, self._plan, source).gate
+                await self._draw_all(source, rate, gate, self._plan.keys(source), bar)
 
     def close(self) -> None:
         self._grader.close()
 
-    async def _draw_all(self, source: Source, rate: float, missing: deque[Key], bar: Any) -> None:
+    async def _draw_all(self, source: Source, rate: float, gate: float, keys: Iterable[Key], bar: Any) -> None:
+        missing = deque(key for key in keys if key not in self._store)
+
         async def work() -> None:
             while missing:
                 key = missing.popleft()
                 drawn = await self._draw(source, rate, key)
-                # Shielded: an answer that is there is kept, whatever becomes of the others meanwhile.
-                grading = asyncio.create_task(self._keep(key, drawn))
-                self._grading.add(grading)
-                grading.add_done_callback(self._grading.discard)
-                await asyncio.shield(grading)
+                if (drawn.u or 0.0) > gate:
+                    self._store.add(await self._forked(source, key, drawn))
+                else:
+                    # Shielded: an answer that is there is kept, whatever becomes of the others meanwhile.
+                    grading = asyncio.create_task(self._keep(key, drawn))
+                    self._grading.add(grading)
+                    grading.add_done_callback(self._grading.discard)
+                    await asyncio.shield(grading)
                 bar.update()
 
         workers = [asyncio.create_task(work()) for _ in range(min(self._settings.concurrency, len(missing)))]
@@ -187,17 +220,37 @@ class _Collector:
 
     async def _draw(self, source: Source, rate: float, key: Key) -> Drawn:
         _, problem, draw = key
-        asked, seed = self._problems.asked[problem], seed_of(self._settings.seed, problem, draw)
+        asked, seed = self._problems.asked[problem], partial(seed_of, self._settings.seed, problem, draw)
+        if source.labelled:
+            return await heal_by_labels(
+                self._server, source, asked, room=self._room, max_erasures=self._max_erasures, seed_of=seed
+            )
+        forks = self._plan.forks(source) > 0
         # Where steps are graded so are erased ones, and only a stream shows them.
         streamed = (source.heals and asked.task is not None) or (draw == 0 and problem in self._plan.timed)
-        drawn = await self._server.draw(source, asked, room=self._room, rate=rate, seed=seed, streamed=streamed)
+        drawn = await self._server.draw(
+            source, asked.prompt, room=self._room, rate=rate, seed=seed(), ids=forks, streamed=streamed
+        )
         self._check_scored(source, drawn.u, drawn.committed)
         return drawn
 
+    async def _forked(self, source: Source, key: Key, drawn: Drawn) -> Sample:
+        """A sample with as many forks as it takes for two answers to agree."""
+        sample = await self._graded(key, drawn)
+        forks: list[Sample] = []
+        while len(forks) < self._plan.forks(source) and not agreed([sample, *forks]):
+            seed = seed_of(self._settings.seed, *key[1:], len(forks) + 1)
+            other = await fork(self._server, source, drawn, room=self._room, seed=seed)
+            forks.append(await self._graded(key, other))
+        return sample.model_copy(update={"forks": tuple(forks)})
+
     async def _keep(self, key: Key, drawn: Drawn) -> None:
+        self._store.add(await self._graded(key, drawn))
+
+    async def _graded(self, key: Key, drawn: Drawn) -> Sample:
         source, problem, draw = key
         grade = await asyncio.to_thread(self._grader.grade, self._problems.asked[problem], drawn.text)
-        sample = Sample(
+        return Sample(
             source=source,
             problem=problem,
             draw=draw,
@@ -216,7 +269,6 @@ class _Collector:
             finish=drawn.finish,
             text=drawn.text,
         )
-        self._store.add(sample)
 
     def _check_scored(self, source: Source, u: float | None, committed: int) -> None:
         """Arms with thresholds need to know how sure a draw is."""

@@ -64,6 +64,8 @@ class Sample(BaseModel):
     """Seconds until there was final text."""
     finish: str
     text: str
+    forks: tuple[Sample, ...] = ()
+    """Answers that share a beginning with this one: their tokens, segments and U are those behind it."""
 
     @property
     def key(self) -> Key:

@@ -6,7 +6,7 @@ Live events tell both. An answer without them (shadow mode, stock servers) is fi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -21,6 +21,8 @@ class Stream:
         self._choice: dict[str, Any] = {}
         self._text = ""
         self._logprobs: list[Any] = []
+        self._prompt_ids: Sequence[int] = ()
+        self._ids: list[int] = []
         self._usage: dict[str, Any] = {}
         self._healing: dict[str, Any] | None = None
         self._drafts: defaultdict[tuple[int, int], str] = defaultdict(str)
@@ -35,6 +37,7 @@ class Stream:
         elif event.get("type") == "segment.delta":
             self._drafts[event["segment"], event["attempt"]] += event["text"]
             self.first_token = seconds if self.first_token is None else self.first_token
+        self._prompt_ids = chunk.get("prompt_token_ids") or self._prompt_ids
         for choice in chunk.get("choices") or ():
             self._take(choice, seconds)
 
@@ -44,6 +47,8 @@ class Stream:
             self._text += said
             self.first_token = seconds if self.first_token is None else self.first_token
             self.first_committed = seconds if self.first_committed is None else self.first_committed
+        self._prompt_ids = choice.get("prompt_token_ids") or self._prompt_ids
+        self._ids += choice.get("token_ids") or ()
         logprobs = choice.get("logprobs") or {}
         self._logprobs += logprobs.get("token_logprobs") or logprobs.get("content") or ()
         if choice.get("finish_reason"):
@@ -65,6 +70,7 @@ class Stream:
             for draw in (record.get("erased") or ())[:1]:
                 draw["text"] = self._drafts[record["segment"], draw["attempt"]]
         healing = {} if self._healing is None else {"healing": self._healing}
+        whole |= {"token_ids": self._ids, "prompt_token_ids": self._prompt_ids}
         return {
             "choices": [{**whole, "finish_reason": choice.get("finish_reason")}],
             "usage": self._usage,
