@@ -11,9 +11,17 @@ PIP_FLAGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS)
 SERVE_FLAGS ?= --healing on
 PYTEST_FLAGS ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# The image: cpu or cuda; a pip.conf for its build, if need be; further flags of `docker build`.
+TARGET ?= cpu
+PIP_CONF ?=
+BUILD_FLAGS ?=
+IMAGE = e3rl:$(VERSION)-$(TARGET)
+TOOLS := build/tools
+, := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint bench bench-training clean
+.PHONY: help install serve test test-clients lint bench bench-training deploy-tools test-deploy image test-image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/'
@@ -40,6 +48,9 @@ serve: install  ## serve the embedded model on 127.0.0.1:8000 with healing on
 test: install  ## run every test, the real engine's included
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+test-clients:  ## check, build and test the TypeScript client and the playground; needs Node 20 or newer
+	cd clients && npm ci && npm run build --workspace typescript && npm run check && npm test
+
 lint: install  ## ruff, mypy, allowed imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,5 +70,23 @@ bench-training: install  ## compare E3RL with GRPO, and measure memory and rollo
 	$(BIN)/python -m benchmarks.training --json build/bench/training.json
 	$(BIN)/python -m benchmarks.training.words --json build/bench/training-words.json
 
+deploy-tools: $(TOOLS)/.installed  ## fetch helm, promtool and other checkers of deploy/ into build/tools
+
+$(TOOLS)/.installed: tests/deploy/requirements.txt tests/deploy/install_tools.py
+	$(PYTHON) tests/deploy/install_tools.py
+	@touch $@
+
+test-deploy: install deploy-tools  ## check chart, rules, dashboard, Compose and workflows; no test is skipped for want of a tool
+	E3RL_TEST_DEPLOY=1 $(BIN)/python -m pytest tests/deploy $(PYTEST_FLAGS)
+
+image: deploy-tools  ## build the image e3rl:VERSION-cpu and its bill of materials; TARGET=cuda for GPUs
+	DOCKER_BUILDKIT=1 docker build --file deploy/docker/Dockerfile --target $(TARGET) --tag $(IMAGE) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+	  $(addprefix --secret id=pip$(,)src=,$(PIP_CONF)) $(BUILD_FLAGS) .
+	$(TOOLS)/bin/syft scan docker:$(IMAGE) --output spdx-json=build/e3rl-$(VERSION)-$(TARGET).spdx.json
+
+test-image: install  ## run that image, hardened: healthy, heals, drains, says why it does not start
+	E3RL_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/docker $(PYTEST_FLAGS)
+
 clean:  ## remove .venv, caches and build results
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist clients/node_modules clients/*/dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

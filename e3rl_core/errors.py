@@ -15,6 +15,10 @@ E3RLError
     └── CheckpointError  a checkpoint cannot be read, or belongs to another model or recipe
 """
 
+from __future__ import annotations
+
+from pydantic import ValidationError
+
 
 class E3RLError(Exception):
     """Root of everything this project raises on purpose."""
@@ -73,3 +77,16 @@ class RewardError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is incomplete, or of another architecture or recipe than the run that resumes from it."""
+
+
+def first_complaint(error: ValidationError, whole: str = "") -> str:
+    """The first complaint of a pydantic report: `field: what is wrong with it`.
+
+    Args:
+        error: the report.
+        whole: what to call the data where the complaint is about all of it.
+    """
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or whole
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

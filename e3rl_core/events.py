@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from e3rl_core.errors import EventError
+from e3rl_core.errors import EventError, first_complaint
 from e3rl_core.healer import Commit, Draw, Erase, Limit, Reason
 from e3rl_core.uncertainty import Uncertainty
 
@@ -192,6 +192,8 @@ class SegmentCommitted(_Event):
     text: str | None = None
     tokens: int
     uncertainty: Score
+    threshold: float | None = None
+    """What the kept draw was held against, nats; None in records of older servers."""
     attempts: int
 
 
@@ -237,8 +239,7 @@ def parse_event(data: Mapping[str, Any]) -> Event:
     try:
         return _EVENT.validate_python(dict(data))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise EventError(f"healing event: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise EventError(f"healing event: {first_complaint(error)}") from None
 
 
 class Replay:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from e3rl_core.errors import PolicyError, ProfileError
+from e3rl_core.errors import PolicyError, ProfileError, first_complaint
 from e3rl_core.policy import HealingPolicy
 from e3rl_core.threshold import Moments
 
@@ -96,9 +96,7 @@ class Profile(BaseModel):
         except OSError as error:
             raise ProfileError(f"profile {path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(map(str, first["loc"])) or "file"
-            raise ProfileError(f"profile {path}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
+            raise ProfileError(f"profile {path}: {first_complaint(error, 'file')}") from None
         except PolicyError as error:
             raise ProfileError(f"profile {path}: {error}") from None
         except (ValueError, RecursionError):

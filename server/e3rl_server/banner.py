@@ -17,7 +17,7 @@ from e3rl_server.deployment import Healing
 ATTRIBUTE = "e3rl_banner"
 
 
-def banner(model: str, healing: Healing, url: str, api_key: bool = False) -> str:
+def banner(model: str, healing: Healing, url: str, api_key: bool = False, playground: bool = False) -> str:
     """The text shown when the server is ready."""
     key = " -H 'authorization: Bearer YOUR_KEY'" if api_key else ""
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is 7 times 8?"}}]}}'
@@ -26,6 +26,8 @@ def banner(model: str, healing: Healing, url: str, api_key: bool = False) -> str
     if not healing.is_off:
         profile = str(healing.profile) if healing.profile else "none (a weak built-in prior, adapting to each answer)"
         lines += [f"  preset   {healing.preset}", f"  profile  {profile}"]
+    if playground:
+        lines.append(f"  watch    {url}/playground")
     lines.append(f"  try it   curl {url}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'")
     return "\n".join(lines) + "\n"
 

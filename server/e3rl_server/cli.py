@@ -9,9 +9,10 @@ from e3rl_core import __version__
 
 USAGE = """\
 usage: e3rl serve [MODEL] [--healing off|shadow|on] [--healing-preset paper|responsive] [--profile FILE]
-                  [--healing-log DIR] [--healing-log-text] [any `vllm serve` flag]
+                  [--healing-log DIR] [--healing-log-text] [--no-playground] [any `vllm serve` flag]
        e3rl train RECIPE [--set KEY=VALUE] [--resume] [--dry-run]
        e3rl eval (--url URL | --model MODEL) --data TASK_OR_FILE [--arms ..] -o DIR
+       e3rl tune (--url URL | --model MODEL) --data TASK_OR_FILE [--temperature T] -o DIR
        e3rl calibrate [MODEL] --data TASK_OR_FILE [--temperature T] [--erase-rate R] [-o FILE]
        e3rl replay LOG [--html FILE] [--response N]
        e3rl chat [--url URL] [--model NAME] [--healing off|shadow|on|JSON] [--temperature T] ..
@@ -21,6 +22,7 @@ serve   serves MODEL (a folder, or a name on the Hugging Face hub; an embedded s
         API, with a model that erases and redraws its own uncertain segments. `e3rl serve --help` tells more.
 train   trains a model with such rollouts and leaves a checkpoint to serve. `e3rl train --help` tells more.
 eval    measures what healing buys per token on a task, beside its rivals. `e3rl eval --help` tells more.
+tune    searches healing settings that pay, and measures them on problems it has not searched on.
 calibrate  measures what is normal for MODEL on your prompts, and writes the profile that healing goes by.
 replay  shows what healing did to a response, from the log that `e3rl serve --healing-log` writes.
 chat    talks to a served model on the terminal, and shows what is erased. `e3rl chat --help` tells more.
@@ -43,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from e3rl_training.evaluation.cli import main as evaluate
 
             return evaluate(rest)
+        case ["tune", *rest]:
+            from e3rl_training.tuning.cli import main as tune
+
+            return tune(rest)
         case ["calibrate", *rest]:
             from e3rl_training.calibration.cli import main as calibrate
 
@@ -65,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         case _:
             sys.stderr.write(
                 f"e3rl: error: unknown command {arguments[0]!r}: "
-                "use `e3rl serve`, `e3rl train`, `e3rl eval`, `e3rl calibrate`, `e3rl replay`, `e3rl chat` "
-                "or `e3rl --help`\n"
+                "use `e3rl serve`, `e3rl train`, `e3rl eval`, `e3rl tune`, `e3rl calibrate`, `e3rl replay`, `e3rl chat` "
+                "or `e3rl --help`
+"
             )
             return 2
 

@@ -45,6 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--healing-log", metavar="DIR", help="Write each response's segments and erasures here, as JSONL."
     )
     group.add_argument("--healing-log-text", action="store_true", help="Also write prompts and texts to that log.")
+    group.add_argument("--no-playground", action="store_true", help="Do not serve the page at /playground.")
 
 
 @dataclass(frozen=True)

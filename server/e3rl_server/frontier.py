@@ -212,6 +212,7 @@ class ChoiceTrack:
                 text=None if self._shown.startswith(released) else released,
                 tokens=op.tokens,
                 uncertainty=op.uncertainty,
+                threshold=op.threshold,
                 attempts=op.attempts,
             )
             self._carried = source.text[frontier:]

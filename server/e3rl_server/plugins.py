@@ -16,8 +16,8 @@ _GROUPS = (
     "vllm.stat_logger_plugins",
 )
 
-#: Ours in every mode: routes (which refuse to heal by name where healing is off), probes, failure reports.
-SERVICE = ("e3rl_api", "e3rl_health", "e3rl_startup")
+#: Ours in every mode: routes (which refuse to heal by name where healing is off), probes, the page, failure reports.
+SERVICE = ("e3rl_api", "e3rl_health", "e3rl_playground", "e3rl_startup")
 #: The hooks in vLLM's processes: not there at all where healing is off.
 HEALING = "e3rl"
 

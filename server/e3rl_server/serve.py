@@ -152,7 +152,9 @@ def _settle(args: argparse.Namespace) -> Healing:
         sequences = args.max_num_seqs or (_CPU_SEQUENCES if on_cpu else _GPU_SEQUENCES)
         args.max_num_queued_reqs = QUEUE_DEPTH * sequences * args.data_parallel_size
     url = banner.url_of(args.host, args.port, args.uds, tls=bool(args.ssl_certfile))
-    setattr(args, banner.ATTRIBUTE, banner.banner(_served_name(args), healing, url, api_key=bool(args.api_key)))
+    has_page = not (args.no_playground or args.uds)  # a browser does not open a socket file
+    said = banner.banner(_served_name(args), healing, url, api_key=bool(args.api_key), playground=has_page)
+    setattr(args, banner.ATTRIBUTE, said)
     return healing
 
 

@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
+from e3rl_core.errors import first_complaint
+
 _FILE_VARIABLE = "E3RL_STARTUP_FAILURES"
 
 #: vLLM's loggers that report an exception when a process fails.
@@ -76,9 +78,5 @@ def recorded_failures() -> Iterator[Failures]:
 
 def sentence_of(error: BaseException) -> str:
     """What an error says, on one line; of pydantic's reports the first sentence, without what surrounds it."""
-    message = str(error)
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        message = f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
+    message = first_complaint(error) if isinstance(error, ValidationError) else str(error)
     return " ".join(message.split()) or type(error).__name__

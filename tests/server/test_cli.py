@@ -128,6 +128,11 @@ def test_defaults_are_safe(model: Path) -> None:
     assert not args.enable_log_requests
 
 
+def test_the_banner_names_the_playground_unless_it_is_off(model: Path) -> None:
+    assert "/playground" in settled(str(model)).e3rl_banner
+    assert "/playground" not in settled(str(model), "--no-playground").e3rl_banner
+
+
 def test_the_users_flags_win(model: Path) -> None:
     args = settled(
         str(model), "--host=0.0.0.0", "--shutdown-timeout=5", "--max_num_queued_reqs", "7", "--no-enforce-eager"

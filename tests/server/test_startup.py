@@ -32,7 +32,7 @@ def test_off_leaves_the_healing_plugin_out() -> None:
 
 
 def test_the_users_choice_is_added_to() -> None:
-    assert plugin_names(healing=True, users="theirs") == "e3rl,e3rl_api,e3rl_health,e3rl_startup,theirs"
+    assert plugin_names(healing=True, users="theirs") == "e3rl,e3rl_api,e3rl_health,e3rl_playground,e3rl_startup,theirs"
 
 
 def test_the_first_failure_is_the_cause() -> None:
@@ -162,6 +162,12 @@ def test_the_banner_says_mode_and_why() -> None:
 
 def test_the_banner_never_shows_a_key() -> None:
     assert "YOUR_KEY" in banner("m", Healing("off", "asked", "none", None, {}, None), "http://h:1", api_key=True)
+
+
+@pytest.mark.parametrize("playground", [True, False])
+def test_the_banner_leads_to_the_playground_if_there_is_one(playground: bool) -> None:
+    text = banner("m", Healing("off", "asked", "none", None, {}, None), "http://h:1", playground=playground)
+    assert ("http://h:1/playground\n" in text) is playground
 
 
 def test_the_banners_curl_is_valid_json() -> None:

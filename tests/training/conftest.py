@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from e3rl_training.modchain import ALPHABET
 from e3rl_training.warmup import make_tokenizer
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Python's own handlers: some commands take SIGTERM for themselves, and a shell's background jobs ignore SIGINT."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

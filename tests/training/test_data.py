@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from e3rl_core.errors import DataError
-from e3rl_training.data import DataSpec, final_answer, last_boxed, load
+from e3rl_training.data import DataSpec, final_answer, last_boxed, load, parse_columns
 from e3rl_training.modchain import Problem
 
 ROWS: list[dict[str, Any]] = [
@@ -246,3 +246,10 @@ def test_what_contradicts_itself_is_refused(spec: dict[str, Any], message: str) 
 def test_a_spec_survives_its_own_json() -> None:
     spec = DataSpec(name="modchain", steps=3)
     assert DataSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def test_columns_as_commands_take_them() -> None:
+    assert parse_columns("prompt=question, answer=") == {"prompt": "question", "answer": ""}
+    assert parse_columns("") == {}
+    with pytest.raises(DataError, match=r"--columns question: write it as prompt=NAME"):
+        parse_columns("question")

@@ -126,6 +126,21 @@ def load(spec: DataSpec) -> Dataset:
     return datasets.Dataset.from_list([{"prompt": _prompt(spec, one.prompt), "answer": one.answer} for one in found])
 
 
+def parse_columns(text: str) -> dict[str, str]:
+    """`DataSpec.columns` as commands take them: ``prompt=NAME,answer=NAME``.
+
+    Raises:
+        DataError: it is not of that form.
+    """
+    found = {}
+    for pair in filter(None, text.split(",")):
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise DataError(f"--columns {pair}: write it as prompt=NAME,answer=NAME; answer= where there is none")
+        found[ours] = theirs
+    return found
+
+
 def final_answer(answer: str) -> str:
     """What follows GSM8K's ``####``, without commas between thousands; without that mark the text itself."""
     _, mark, final = answer.rpartition("####")

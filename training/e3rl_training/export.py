@@ -22,9 +22,14 @@ def profile_of(
     calibrator: Calibrator, policy: HealingPolicy, config: dict[str, Any], provenance: dict[str, Any]
 ) -> Profile | None:
     """The profile a served checkpoint is healed by: what was learned in training, under the settings it was learned."""
+    return calibrator.profile(fingerprint(config), suggested(policy), provenance)
+
+
+def suggested(policy: HealingPolicy) -> dict[str, Any]:
+    """The settings of a policy that a profile suggests to servers."""
     settings = policy.model_dump(mode="json", exclude=set(_NOT_SUGGESTED))
     settings["retry"] = {key: value for key, value in settings["retry"].items() if value is not None}
-    return calibrator.profile(fingerprint(config), settings, provenance)
+    return settings
 
 
 def provenance(**facts: Any) -> dict[str, Any]:

@@ -16,17 +16,9 @@ from e3rl_training.evaluation import cli, run, server
 from e3rl_training.evaluation.arms import parse_arms
 from tests.training.evaluation.fake_server import FakeServer
 
+pytestmark = pytest.mark.usefixtures("signals")
+
 URL = ("--url", "http://fake", "--data", "modchain")
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Python's own handlers: the command takes SIGTERM for itself, and a shell's background jobs ignore SIGINT."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -80,6 +72,7 @@ def test_from_the_command_line_to_the_report(tmp_path: Path, monkeypatch: pytest
         (("--arms", "cool"), "--arms: there is no arm 'cool'"),
         (("--data", "gsm9k"), "--data gsm9k: there is no such task"),
         (("--columns", "prompt"), "--columns prompt: write it as prompt=NAME,answer=NAME"),
+        (("--columns", "answer="), "--columns answer=: answers are what is graded by"),
         (("--healing", "on"), "--healing: 'on' is no JSON object"),
         (("--healing", '{"max_erasures": -1}'), "--healing.max_erasures: "),
         (("--healing", '{"mode": "on"}'), "mode is the arms' to say"),

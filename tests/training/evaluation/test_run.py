@@ -81,6 +81,28 @@ def test_draws_of_a_pool_are_paid_once(whole: tuple[FakeServer, Path, dict[str, 
     assert len({(one["prompt"], one["seed"]) for one in stock}) == len(stock)
 
 
+def test_segments_are_graded_where_steps_are_known(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    """The server flags the last step of every wrong answer, and heals where it would have been wrong."""
+    _, folder, report = whole
+    graded = report["measured"]["segments"]
+    plain = graded["plain@1.0"]
+    assert plain["segments"] == 6 * 5 * 48 and plain["flagged"] == plain["wrong"] == plain["first_wrong"] > 0
+    assert plain["precision"]["mean"] == plain["recall"]["mean"] == 1.0
+    healed = graded["healed@1.0"]
+    assert healed["precision"]["mean"] == healed["recall"]["mean"] == 1.0
+    assert healed["wrong"] < healed["flagged"] and graded["random@1.0"]["recall"]["mean"] < 1.0
+    assert "## Segments against their labels" in (folder / "report.md").read_text()
+    assert (folder / "segments.png").exists()
+
+
+def test_the_first_text_of_some_answers_is_timed(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
+    latency = whole[2]["run"]["latency"]
+    assert latency["plain@0.7"]["answer"]["answers"] == 2 * 48
+    assert latency["plain@0.7"]["first_token"]["answers"] == 20
+    for found in latency.values():
+        assert found["first_token"]["median"] <= found["first_committed"]["median"] <= found["answer"]["p95"]
+
+
 def test_the_report_is_there_and_says_the_same(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
     _, folder, report = whole
     assert json.loads((folder / "report.json").read_text()) == report and report["complete"]
@@ -134,6 +156,20 @@ def test_a_full_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.Monkey
     server = FakeServer()
     server.full = 5
     assert run(server, tmp_path, "greedy")["complete"]
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ('data: {"error": {"message": "engine dead"}}\n\n', "the server broke off its answer: engine dead"),
+        ("data: [DONE]\n\n", "the server broke off its answer, or does not tell its usage"),
+    ],
+)
+def test_a_stream_that_breaks_off(end: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = FakeServer()
+    monkeypatch.setattr("tests.training.evaluation.fake_server._stream", lambda *_: end)
+    with pytest.raises(EvaluationError, match=why):
+        run(server, tmp_path, "plain")
 
 
 @pytest.mark.parametrize(

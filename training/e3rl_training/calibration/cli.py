@@ -12,6 +12,7 @@ from pathlib import Path
 from e3rl_core.errors import CalibrationError
 from e3rl_core.policy import PRESETS
 from e3rl_training.command import exit_status
+from e3rl_training.data import parse_columns
 
 _EXAMPLES = """\
 examples:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    columns = _columns(args.columns)
+    columns = parse_columns(args.columns)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # read when vLLM is imported
     from e3rl_training.calibration import report, run
 
@@ -53,18 +54,6 @@ def _run(args: argparse.Namespace) -> int:
             raise CalibrationError(f"--report {args.report}: cannot be written ({error.strerror})") from None
     sys.stdout.write(f"\n{found.path}\n")
     return 0
-
-
-def _columns(text: str) -> dict[str, str]:
-    found = {}
-    for pair in filter(None, text.split(",")):
-        ours, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not equals:
-            raise CalibrationError(
-                f"--columns {pair}: write it as prompt=NAME,answer=NAME; answer= where there is none"
-            )
-        found[ours] = theirs
-    return found
 
 
 def _number(low: float, high: float, kind: type[float] = float) -> Callable[[str], float]:

@@ -6,6 +6,7 @@ problems    what is asked, and `grading`, who is right about it
 client      one request: a draw; `server`, a server of one's own
 samples     every draw as a line of a file, which a run goes on from
 statistics  bootstrap, pass@k, AUROC, curves over tokens
+segments    U and erasures against the labels that generated tasks have; `streaming`, how erased text is seen
 measures    from samples to figures; `markdown` and `plots` show them
 run         all of it in order
 """

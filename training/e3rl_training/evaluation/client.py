@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import httpx
 
@@ -14,12 +16,16 @@ from e3rl_core.errors import EvaluationError
 from e3rl_training.evaluation.arms import Source
 from e3rl_training.evaluation.problems import Asked
 from e3rl_training.evaluation.samples import Segment
+from e3rl_training.evaluation.streaming import Stream
+
+T = TypeVar("T")
 
 #: Seconds for one answer.
 _PATIENCE = 1800.0
 #: A server that is full says so; waits double from a half second, a minute and a half in all.
 _FULL = (429, 503)
 _TRIES = 9
+_DATA = "data: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Drawn:
     logprob: float
     segments: tuple[Segment, ...]
     seconds: float
+    first_token: float | None = None
+    first_committed: float | None = None
 
 
 class Server:
@@ -67,40 +75,58 @@ class Server:
         except (ValueError, LookupError, TypeError):
             raise EvaluationError(f"--url: {self._http.base_url} has no /v1/models of OpenAI's form") from None
 
-    async def draw(self, source: Source, asked: Asked, *, room: int, rate: float, seed: int) -> Drawn:
+    async def draw(
+        self, source: Source, asked: Asked, *, room: int, rate: float, seed: int, streamed: bool = False
+    ) -> Drawn:
         """One draw; the same seed asks the same of the server.
+
+        Args:
+            source: how to draw.
+            asked: the problem.
+            room: tokens of the answer, at most.
+            rate: see `Source.healing`.
+            seed: of sampling.
+            streamed: whether to find out when the first text comes and what erased draws say.
 
         Raises:
             EvaluationError: it refused the request, died, or does not heal where it was asked to.
         """
-        body = {
+        body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": room,
             "seed": seed,
             **source.sampling(),
             "healing": source.healing(self._healing, rate, seed),
         }
+        more: dict[str, Any]
         if isinstance(asked.prompt, str):
             path, more = "/v1/completions", {"prompt": asked.prompt, "logprobs": 0}
         else:
             path, more = "/v1/chat/completions", {"messages": asked.prompt, "logprobs": True}
         begun = time.monotonic()
-        answer = await self._post(path, {**body, **more})
-        return self._read(source, answer, time.monotonic() - begun)
+        if not streamed:
+            answer = await self._post(path, {**body, **more}, _whole)
+            return self._read(source, answer, time.monotonic() - begun)
+        # Records come with a stream only where erased draws are returned.
+        live = {"return_erased": True, **({"stream": "live"} if source.heals else {})}
+        more |= {"stream": True, "stream_options": {"include_usage": True}, "healing": {**body["healing"], **live}}
+        stream = await self._post(path, {**body, **more}, partial(_gathered, begun))
+        drawn = self._read(source, stream.answer(), time.monotonic() - begun)
+        return replace(drawn, first_token=stream.first_token, first_committed=stream.first_committed)
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any], read: Callable[[httpx.Response], Awaitable[T]]) -> T:
         for attempt in range(_TRIES):
             try:
-                response = await self._http.post(path, json=body)
+                async with self._http.stream("POST", path, json=body) as response:
+                    if response.status_code == 200:
+                        return await read(response)
+                    await response.aread()
             except httpx.HTTPError as error:
                 raise EvaluationError(f"the server stopped answering ({_short(error)})") from None
             if response.status_code not in _FULL:
                 break
             await asyncio.sleep(min(0.5 * 2**attempt, 16.0))
-        if response.status_code != 200:
-            raise EvaluationError(f"the server answered {response.status_code}: {_reason(response)}")
-        found: dict[str, Any] = response.json()
-        return found
+        raise EvaluationError(f"the server answered {response.status_code}: {_reason(response)}")
 
     def _read(self, source: Source, answer: dict[str, Any], seconds: float) -> Drawn:
         choice = answer["choices"][0]
@@ -137,9 +163,36 @@ def open_client(url: str, concurrency: int) -> httpx.AsyncClient:
         raise EvaluationError(f"--url: {url!r} is no address; write e.g. http://127.0.0.1:8000") from None
 
 
+async def _whole(response: httpx.Response) -> dict[str, Any]:
+    await response.aread()
+    found: dict[str, Any] = response.json()
+    return found
+
+
+async def _gathered(begun: float, response: httpx.Response) -> Stream:
+    stream = Stream()
+    async for line in response.aiter_lines():
+        if line.startswith(_DATA) and line != f"{_DATA}[DONE]":
+            chunk = json.loads(line.removeprefix(_DATA))
+            if "error" in chunk:
+                raise EvaluationError(f"the server broke off its answer: {chunk['error']['message']}")
+            stream.feed(chunk, time.monotonic() - begun)
+    if not stream.is_complete:
+        raise EvaluationError("the server broke off its answer, or does not tell its usage in a stream")
+    return stream
+
+
 def _segment(record: dict[str, Any]) -> Segment:
-    erased = sum(draw["tokens"] for draw in record.get("erased") or ())
-    return Segment(tokens=record["tokens"], erased=erased, u=record["uncertainty"]["u"])
+    erased = record.get("erased") or ()
+    return Segment(
+        tokens=record["tokens"],
+        erased=sum(draw["tokens"] for draw in erased),
+        u=record["uncertainty"]["u"],
+        chars=record.get("chars"),
+        # A reason without an erasure: shadow mode, or, with a limit, a draw that had to stay.
+        flagged=bool(erased) or ("reason" in record and "limit" not in record),
+        first=erased[0].get("text") if erased else None,
+    )
 
 
 def _reason(response: httpx.Response) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from e3rl_training.evaluation.arms import BASE, HEALED
-from e3rl_training.evaluation.plots import PLOTS
+from e3rl_training.evaluation.plots import PLOTS, SEGMENTS
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -35,6 +35,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _arms(measured)
     yield from _equal(measured)
     yield from _uncertainty(measured)
+    yield from _segments(measured["segments"])
     yield from _latency(run)
     for name, what in PLOTS.items():
         yield ""
@@ -51,9 +52,9 @@ def _arms(measured: Mapping[str, Any]) -> Iterator[str]:
         ungradable = f"{arm['ungradable']} of {arm['of_draws']}" if "ungradable" in arm else ""
         cells = (
             name,
-            _interval(arm["accuracy"]),
-            _difference(arm.get("minus_plain")),
-            _difference(arm.get("minus_healed")),
+            interval_cell(arm["accuracy"]),
+            difference_cell(arm.get("minus_plain")),
+            difference_cell(arm.get("minus_healed")),
             f"{arm['tokens']:.1f}",
             f"{arm['erased_tokens']:.1f}",
             f"{arm['draws']:.2f}",
@@ -76,7 +77,7 @@ def _equal(measured: Mapping[str, Any]) -> Iterator[str]:
     yield f"| rival | its tokens | its accuracy | {HEALED.name} minus it |"
     yield "|---|---|---|---|"
     for name, rival in equal["rivals"].items():
-        difference = _difference(rival["healed_minus_this"])
+        difference = difference_cell(rival["healed_minus_this"])
         yield f"| {name} | {rival['tokens']:.1f} | {rival['accuracy']:.3f} | {difference} |"
     yield ""
     for word, title in ((True, "better than"), (False, "worse than")):
@@ -105,23 +106,52 @@ def _uncertainty(measured: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {shown} | {'' if rate is None else f'{rate:.1%}'} |"
 
 
+def _segments(graded: Mapping[str, Any]) -> Iterator[str]:
+    if not graded:
+        return
+    yield ""
+    yield "## Segments against their labels"
+    yield ""
+    yield "AUROC of the U of kept segments for being wrong. Of first draws: how many of the erased were wrong, which is"
+    yield "precision, and how many of the wrong were erased, recall; of plain sources what would have been erased."
+    yield ""
+    yield "| source | segments | of them wrong | AUROC | first draws erased | of them wrong (precision) | recall |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, found in graded.items():
+        rank = "–" if found["auroc_of_wrong"] is None else f"{found['auroc_of_wrong']:.3f}"
+        shares = " | ".join("–" if found[key] is None else interval_cell(found[key]) for key in ("precision", "recall"))
+        yield f"| {name} | {found['segments']} | {found['wrong']} | {rank} | {found['flagged']} | {shares} |"
+    name, what = SEGMENTS
+    yield ""
+    yield f"![{what}]({name})"
+
+
 def _latency(run: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "## Latency"
     yield ""
-    yield "Seconds from request to answer, single requests, under this evaluation's own load."
+    yield "Seconds from request to answer, and to its first token and first final text where it was streamed: medians"
+    yield "(95 % quantiles) of single requests, under this evaluation's own load."
     yield ""
-    yield "| source | median | 95 % |"
-    yield "|---|---|---|"
+    yield "| source | answer | first token | first final text | streamed |"
+    yield "|---|---|---|---|---|"
     for name, found in run["latency"].items():
-        yield f"| {name} | {found['median']:.2f} | {found['p95']:.2f} |"
+        times = [_times(found.get(key)) for key in ("answer", "first_token", "first_committed")]
+        streamed = found["first_token"]["answers"] if "first_token" in found else 0
+        yield f"| {name} | {' | '.join(times)} | {streamed} |"
 
 
-def _interval(found: Mapping[str, float]) -> str:
+def _times(found: Mapping[str, float] | None) -> str:
+    return "–" if found is None else f"{found['median']:.2f} ({found['p95']:.2f})"
+
+
+def interval_cell(found: Mapping[str, float]) -> str:
+    """A mean with its interval."""
     return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
-def _difference(found: Mapping[str, Any] | None) -> str:
+def difference_cell(found: Mapping[str, Any] | None) -> str:
+    """A difference with its interval, marked where that leaves out 0; a dash for None."""
     if found is None:
         return "–"
     return f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}){' *' if found['significant'] else ''}"

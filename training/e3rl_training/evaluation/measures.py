@@ -12,7 +12,7 @@ from e3rl_training.evaluation.arms import BASE, HEALED, Arm, Source
 from e3rl_training.evaluation.plan import Plan
 from e3rl_training.evaluation.rules import CUT_QUANTILE, GATE_QUANTILE, RULES, Thresholds, single
 from e3rl_training.evaluation.samples import Key, Sample
-from e3rl_training.evaluation.statistics import Array, Bootstrap, Curve, auroc, interval, pass_at, reliability
+from e3rl_training.evaluation.statistics import Array, Bootstrap, Curve, Interval, auroc, interval, pass_at, reliability
 
 Samples = Mapping[Key, Sample]
 
@@ -146,11 +146,11 @@ class Measurement:
         curves = {}
         for arm in self.plan.arms:
             if arm.rule is None:
-                curves[arm.name] = _curve([self.results[arm]])
+                curves[arm.name] = curve_of([self.results[arm]])
                 continue
             alike = [other.draws for other in self.plan.arms if (other.rule, other.source) == (arm.rule, arm.source)]
             sizes = [self._result(Arm(arm.source, arm.rule, draws)) for draws in range(1, max(alike) + 1)]
-            curves[arm.family] = _curve(sizes)
+            curves[arm.family] = curve_of(sizes)
         return curves
 
     def _at_healed_tokens(self) -> dict[str, Any]:
@@ -159,14 +159,11 @@ class Measurement:
             return {}
         healed = self.results[HEALED]
         price = float(healed.tokens.mean())
-        prices, accuracies = self._bootstrap.means(healed.tokens), self._bootstrap.means(healed.right)
         rivals = {}
         for name, curve in self.curves.items():
             if name.endswith(HEALED.name):  # itself, or a vote that begins with it
                 continue
-            difference = interval(
-                float(healed.right.mean()) - curve.at(price), accuracies - curve.resampled(self._bootstrap, prices)
-            )
+            difference = minus(healed, curve, self._bootstrap)
             rivals[name] = {
                 "accuracy": round(curve.at(price), 4),
                 "tokens": round(curve.paid(price), 2),
@@ -189,17 +186,38 @@ class Measurement:
         return found
 
 
-def _curve(sizes: Sequence[Result]) -> Curve:
+def minus(result: Result, rival: Curve, bootstrap: Bootstrap) -> Interval:
+    """How much more often an arm is right than a rival at the arm's own price."""
+    theirs = rival.resampled(bootstrap, bootstrap.means(result.tokens))
+    ours = float(result.right.mean()) - rival.at(float(result.tokens.mean()))
+    return interval(ours, bootstrap.means(result.right) - theirs)
+
+
+def curve_of(sizes: Sequence[Result]) -> Curve:
+    """A rival that can be had in several sizes."""
     return Curve.of(np.stack([one.right for one in sizes], 1), np.stack([one.tokens for one in sizes], 1))
 
 
-def latencies(plan: Plan, samples: Samples) -> dict[str, dict[str, float]]:
-    """Seconds from request to answer, by source: of single requests, under the evaluation's own load."""
+def latencies(plan: Plan, samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
+    """Seconds from request to answer and to its first text, by source: of single requests, under their common load.
+
+    First text is of the answers that were streamed. Provisional text that is erased later counts as a first token.
+    """
     found = {}
     for source in plan.sources:
-        seconds = [samples[key].seconds for key in plan.keys(source)]
-        found[source.name] = {
-            "median": round(float(np.median(seconds)), 3),
-            "p95": round(float(np.quantile(seconds, 0.95)), 3),
+        drawn = [samples[key] for key in plan.keys(source)]
+        times = {
+            "answer": [one.seconds for one in drawn],
+            "first_token": [one.first_token for one in drawn if one.first_token is not None],
+            "first_committed": [one.first_committed for one in drawn if one.first_committed is not None],
         }
+        found[source.name] = {name: _times(seconds) for name, seconds in times.items() if seconds}
     return found
+
+
+def _times(seconds: Sequence[float]) -> dict[str, float]:
+    return {
+        "answers": len(seconds),
+        "median": round(float(np.median(seconds)), 3),
+        "p95": round(float(np.quantile(seconds, 0.95)), 3),
+    }

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from e3rl_training.evaluation.arms import Arm, Source, sources_of
 from e3rl_training.evaluation.samples import Key
 
+#: Of each source so many answers are streamed, to see when their text comes: streaming all would slow all.
+TIMED = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -20,6 +23,11 @@ class Plan:
     reported: Sequence[int]
     samples: int
     """Draws per problem and source; more where a rule takes more."""
+
+    @property
+    def timed(self) -> Sequence[int]:
+        """Problems on whose first draws it is measured when text comes."""
+        return self.reported[:TIMED]
 
     @property
     def sources(self) -> list[Source]:

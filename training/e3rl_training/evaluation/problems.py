@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from e3rl_core.errors import DataError, EvaluationError
+from e3rl_core.errors import DataError, EvaluationError, first_complaint
 from e3rl_training.data import HELD_OUT, DataSpec, load
 from e3rl_training.tasks import TASKS, Problem
 
@@ -96,9 +96,7 @@ def load_problems(
     try:
         rows = load(DataSpec.model_validate(settings))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "data"
-        raise DataError(f"--{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise DataError(f"--{first_complaint(error, 'data')}") from None
     except DataError as error:  # it names keys of a recipe; here they are flags
         message = str(error).replace("data.columns.", "--columns ").replace("data.name", "--data")
         raise DataError(message.replace("data.path", "--data")) from None

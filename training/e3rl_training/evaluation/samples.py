@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from e3rl_core.errors import EvaluationError
+from e3rl_core.errors import EvaluationError, first_complaint
 
 SAMPLES, SETTINGS = "samples.jsonl", "settings.json"
 
@@ -26,6 +26,12 @@ class Segment(BaseModel):
     erased: int
     u: float
     """Nats."""
+    chars: int | None = None
+    """Of its text; None where the server does not tell."""
+    flagged: bool = False
+    """Whether the first draw here was erased, or in shadow mode would have been."""
+    first: str | None = None
+    """What that draw said, where it was erased and streamed."""
 
 
 class Sample(BaseModel):
@@ -52,6 +58,10 @@ class Sample(BaseModel):
     segments: tuple[Segment, ...] = ()
     seconds: float
     """From request to answer."""
+    first_token: float | None = None
+    """Seconds until there was any text, provisional or final; None where the answer was not streamed."""
+    first_committed: float | None = None
+    """Seconds until there was final text."""
     finish: str
     text: str
 
@@ -124,10 +134,9 @@ class Store:
             try:
                 yield Sample.model_validate_json(line)
             except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                where = ".".join(map(str, first["loc"])) or "it"
+                what = first_complaint(error, "it")
                 raise EvaluationError(
-                    f"{self._path} line {number}: {where}: {first['msg']}; remove the line, or name another folder"
+                    f"{self._path} line {number}: {what}; remove the line, or name another folder"
                 ) from None
 
 
