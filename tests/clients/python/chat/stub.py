@@ -1,10 +1,9 @@
-"""A server that sends what it is told, slowly if need be: for what a real one cannot be made to do on command."""
+"""A server that sends what it is told, when it is told: for what a real one cannot be made to do on command."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,15 +15,24 @@ from tests.clients.python.servers import healed, sse
 
 @dataclass
 class Stub:
-    """`chunks` go out `pause` seconds apart, then, unless `whole`, the connection ends in mid-stream."""
+    """`chunks` go out, each when the test lets it if they are `held`; unless `whole`, the connection then breaks."""
 
     chunks: list[dict[str, Any]] = field(default_factory=healed)
-    pause: float = 0.0
+    held: bool = False
     whole: bool = True
     status: int = 200
     models: str = '{"object": "list", "data": [{"id": "tiny", "object": "model"}]}'
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
+    _allowed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def send(self, count: int) -> None:
+        """Let so many more chunks go."""
+        self._allowed.release(count)
+
+    def wait_its_turn(self) -> None:
+        if self.held:
+            self._allowed.acquire(timeout=60)
 
 
 @contextmanager
@@ -46,9 +54,9 @@ def serving(stub: Stub) -> Iterator[Stub]:
                 self.send_header("content-length", "1000000")
             self.end_headers()
             for chunk in stub.chunks:
+                stub.wait_its_turn()
                 self.wfile.write(sse([chunk], done=False))
                 self.wfile.flush()
-                time.sleep(stub.pause)
             if stub.whole:
                 self.wfile.write(sse([]))
 

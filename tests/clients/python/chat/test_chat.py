@@ -114,37 +114,43 @@ def test_without_the_extra_it_says_what_to_install(
 
 
 def test_on_a_terminal_erasures_are_struck_through_and_replaced() -> None:
-    with serving(Stub(pause=0.3)) as stub, Terminal("--url", stub.url) as terminal:
+    with serving(Stub(held=True)) as stub, Terminal("--url", stub.url) as terminal:
         terminal.wait_for("tiny at .*> ")
         terminal.type("2 + 2?\r")
+        stub.send(2)
         terminal.wait_for(r"\x1b\[2mIt is 5\.")
+        stub.send(1)
         terminal.wait_for(r"\x1b\[9;31mIt is 5\.")
         terminal.wait_for(r"U 3\.00 > 2\.00: erased")
+        stub.send(5)
         terminal.wait_for(r"\x1b\[2KIt is 4\. Yes\.\r\n[^\n]*kept 6 tokens[^\n]*\n> ")
+        stub.held = False
         terminal.type("And 3 + 3?\r")
-        terminal.wait_for(r"kept 6 tokens.*> ")
+        terminal.wait_for(r"kept 6 tokens[^\n]*\n> ")
         terminal.type("\x04")
         assert terminal.exit_status() == 0
     assert [message["content"] for message in stub.asked[1]["messages"]] == ["2 + 2?", "It is 4. Yes.", "And 3 + 3?"]
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_chat() -> None:
-    with serving(Stub(pause=0.5)) as stub, Terminal("--url", stub.url) as terminal:
+    with serving(Stub(held=True)) as stub, Terminal("--url", stub.url) as terminal:
         terminal.wait_for("> ")
         terminal.type("2 + 2?\r")
+        stub.send(5)
         terminal.wait_for(r"U 3\.00: kept")
         terminal.type("\x03")
-        terminal.wait_for("stopped.*> ")
-        stub.pause = 0.0
+        terminal.wait_for(r"stopped\r\n> ")
+        stub.held = False
+        stub.send(3)
         terminal.type("And?\r")
-        terminal.wait_for(r"kept 6 tokens.*> ")
+        terminal.wait_for(r"kept 6 tokens[^\n]*\n> ")
         terminal.type("\x04")
         assert terminal.exit_status() == 0
     assert [message["content"] for message in stub.asked[1]["messages"]] == ["2 + 2?", "It is 4.", "And?"]
 
 
 def test_an_error_ends_the_turn_and_not_the_chat() -> None:
-    with serving(Stub(healed()[:6], pause=0.1, whole=False)) as stub, Terminal("--url", stub.url) as terminal:
+    with serving(Stub(healed()[:6], whole=False)) as stub, Terminal("--url", stub.url) as terminal:
         terminal.wait_for("> ")
         terminal.type("2 + 2?\r")
         shown = terminal.wait_for(r"error: the stream ended before the answer did[^\n]*\n.*> ")
@@ -156,11 +162,13 @@ def test_an_error_ends_the_turn_and_not_the_chat() -> None:
 
 
 def test_no_color_is_respected() -> None:
-    with serving(Stub(pause=0.3)) as stub, Terminal("--url", stub.url, env={"NO_COLOR": "1"}) as terminal:
+    with serving(Stub(held=True)) as stub, Terminal("--url", stub.url, env={"NO_COLOR": "1"}) as terminal:
         terminal.wait_for("> ")
         terminal.type("2 + 2?\r")
+        stub.send(3)
         terminal.wait_for(r"\x1b\[9mIt is 5\.")
-        terminal.wait_for(r"kept 6 tokens")
+        stub.send(5)
+        terminal.wait_for(r"kept 6 tokens[^\n]*\n> ")
 
 
 def test_a_dumb_terminal_gets_final_text_alone() -> None:
