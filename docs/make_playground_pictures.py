@@ -12,7 +12,6 @@ import io
 import shutil
 import sys
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image  # comes with matplotlib
 from playwright.sync_api import Browser, sync_playwright
@@ -23,7 +22,7 @@ SIZE = {"width": 1120, "height": 700}
 COLOURS = 64
 
 
-def picture(browser: Browser, url: str, scheme: Literal["light", "dark"], out: Path) -> int:
+def picture(browser: Browser, url: str, scheme: str, out: Path) -> int:
     """Draw the page's first answer, picture it, and tell how many draws were erased."""
     context = browser.new_context(viewport=SIZE, color_scheme=scheme, reduced_motion="reduce")
     page = context.new_page()
@@ -52,8 +51,7 @@ def main() -> int:
     healed = True
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-        for scheme in schemes:
+        for scheme in ("light", "dark"):
             out = args.out / f"playground-{scheme}.png"
             erased = picture(browser, args.url, scheme, out)
             sys.stderr.write(f"{out}: {erased} draws erased, {out.stat().st_size // 1000} kB\n")
