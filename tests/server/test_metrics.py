@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 
@@ -10,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from e3rl_core.events import BudgetOp, CommittedOp, ErasedOp, RetrySpec, Score
 from e3rl_core.healer import Limit, Reason
 from e3rl_server.metrics import Metrics
+from tests.deploy.tools import tool
 
 
 def score(u: float) -> Score:
@@ -72,10 +72,9 @@ def test_what_shadow_would_have_erased(metrics: Metrics, registry: CollectorRegi
     assert registry.get_sample_value("e3rl_time_to_first_committed_token_seconds_count") == 0
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
 def test_promtool_has_nothing_to_say(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics.observe([erased(), committed()], time.time(), "on")
-    check = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True)
+    check = subprocess.run([tool("promtool"), "check", "metrics"], input=generate_latest(registry), capture_output=True)
     assert (check.returncode, check.stdout + check.stderr) == (0, b"")
 
 
