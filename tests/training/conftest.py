@@ -17,12 +17,10 @@ from e3rl_training.warmup import make_tokenizer
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    """Python's own handlers: some commands take SIGTERM for themselves, and a shell's background jobs ignore SIGINT."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Gives SIGTERM back, which some commands take for themselves."""
+    before = signal.getsignal(signal.SIGTERM)
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -101,7 +101,8 @@ def read(path: Path) -> Response:
         EventError: the file cannot be read, is no op log, or a line of it is damaged; names the line.
     """
     try:
-        lines = path.read_text("utf-8").splitlines(keepends=True)
+        with path.open(encoding="utf-8", newline="\n") as file:  # text may hold every other kind of line end
+            lines = file.readlines()
     except OSError as error:
         raise EventError(f"log {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

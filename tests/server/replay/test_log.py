@@ -49,6 +49,12 @@ def test_an_unfinished_log_is_read_up_to_the_line_being_written(tmp_path: Path) 
     assert "not over" in response.advice
 
 
+def test_a_line_ends_at_its_line_feed_alone(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_text(path.read_text("utf-8").replace("four.", "four\u2028\x85."), "utf-8")
+    assert read(path).choices[0][1].text == RIGHT.replace("four.", "four\u2028\x85.")
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(EventError, match=r"absent\.jsonl: cannot be read \(No such file"):
         read(tmp_path / "absent.jsonl")
