@@ -36,5 +36,5 @@ def test_what_is_copied_is_what_the_package_needs() -> None:
     assert all((ROOT / name).exists() for name in let_in)
     packages = re.search(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
     assert packages is not None
-    folders = {path.split("/")[0] for path in re.findall(r'"([^"]+)"', packages[1])}
+    folders = {re.sub(r"/e3rl_\w+$", "", path) for path in re.findall(r'"([^"]+)"', packages[1])}
     assert let_in == folders | {"pyproject.toml", "README.md", "LICENSE"}
