@@ -83,7 +83,7 @@ image: deploy-tools  ## build the image e3rl:VERSION-cpu and its bill of materia
 	DOCKER_BUILDKIT=1 docker build --file deploy/docker/Dockerfile --target $(TARGET) --tag $(IMAGE) \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	  $(addprefix --secret id=pip$(,)src=,$(PIP_CONF)) $(BUILD_FLAGS) .
-	$(TOOLS)/bin/syft scan docker:$(IMAGE) --output spdx-json=build/e3rl-$(VERSION)-$(TARGET).spdx.json
+	SYFT_CHECK_FOR_APP_UPDATE=false $(TOOLS)/bin/syft scan docker:$(IMAGE) --output spdx-json=build/e3rl-$(VERSION)-$(TARGET).spdx.json
 
 test-image: install  ## run that image, hardened: healthy, heals, drains, says why it does not start
 	E3RL_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/docker $(PYTEST_FLAGS)
