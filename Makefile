@@ -21,7 +21,7 @@ TOOLS := build/tools
 , := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-clients lint bench bench-training deploy-tools test-deploy image test-image clean
+.PHONY: help install serve test test-clients test-sdks lint bench bench-training deploy-tools test-deploy image test-image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/'
@@ -50,6 +50,10 @@ test: install  ## run every test, the real engine's included
 
 test-clients:  ## check, build and test the TypeScript client and the playground; needs Node 20 or newer
 	cd clients && npm ci && npm run build --workspace typescript && npm run check && npm test
+
+test-sdks: install  ## put LangChain, LiteLLM, Vercel's AI SDK and others into build/clients, and test them against the server
+	$(PYTHON) tests/clients/sdks/install.py
+	E3RL_TEST_SDKS=1 $(BIN)/python -m pytest tests/clients/sdks $(PYTEST_FLAGS)
 
 lint: install  ## ruff, mypy, allowed imports
 	$(BIN)/ruff check .
@@ -89,4 +93,4 @@ test-image: install  ## run that image, hardened: healthy, heals, drains, says w
 	E3RL_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/docker $(PYTEST_FLAGS)
 
 clean:  ## remove .venv, caches and build results
-	rm -rf $(VENV) build dist clients/node_modules clients/*/dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist clients/node_modules tests/clients/sdks/npm/node_modules clients/*/dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
