@@ -162,7 +162,6 @@ def _take_embedded(args: argparse.Namespace) -> str:
     """The embedded model, with tool calls: `make serve` is to answer whatever the OpenAI SDK asks."""
     if args.tool_call_parser is None:
         args.enable_auto_tool_choice, args.tool_call_parser = True, "hermes"
-        args.tool_strict_level = "parameter"  # else so small a model writes arguments that are none
     args.served_model_name = args.served_model_name or [MODEL_NAME]
     return str(embedded_model())
 
