@@ -101,6 +101,7 @@ def main(recipe: str, *flags: str) -> None:
         "calibrator": trainer.calibrator.model_dump(),
     }
     (outcome.folder / f"rank{trainer.accelerator.process_index}.json").write_text(json.dumps(ended), "utf-8")
+    trainer.accelerator.state.destroy_process_group()  # as `e3rl train` does
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
+    from accelerate import PartialState
+
     from e3rl_training import run  # imports torch and TRL: seconds
     from e3rl_training.recipe import Recipe
 
@@ -40,6 +42,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
         sys.stdout.write(json.dumps(run.dry_run(recipe), indent=2) + "\n")
         return 0
     outcome = run.train(recipe, resume=args.resume, command=command)
+    PartialState().destroy_process_group()  # threads of its that outlive the interpreter would abort the process
     if not outcome.finished:
         sys.stderr.write(f"e3rl train: stopped at step {outcome.steps}; go on with --resume\n")
         return 130

@@ -26,15 +26,15 @@ def piped(*flags: str, prompt: str = "Say hello.", timeout: float = 120) -> subp
 
 
 class Terminal:
-    """It runs on a terminal of 24 lines of 60 characters for the length of a `with` block."""
+    """It runs on a terminal of 24 lines of 80 characters for the length of a `with` block."""
 
     def __init__(self, *flags: str, env: Mapping[str, str] | None = None) -> None:
         plain = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
-        settings = {**plain, "TERM": "xterm-256color", "COLUMNS": "60", "LINES": "24", **(env or {})}
+        settings = {**plain, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **(env or {})}
         self._pid, self._end = pty.fork()
         if self._pid == 0:
             os.execve(sys.executable, [*_COMMAND, *flags], settings)
-        fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.shown = ""
 
     def type(self, keys: str) -> None:
