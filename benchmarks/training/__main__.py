@@ -20,15 +20,12 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import BenchmarkError, parser, run, say
+from benchmarks.report import BenchmarkError, interval, parser, run, say, significant
 from benchmarks.training.arms import ARMS, MAIN
 
 POLICIES = ("modchain-s1", "modchain-s2")
 #: Sampled accuracy above the start's that "tokens to the target" asks for.
 TARGET_GAIN = 0.15
-
-#: Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 #: Freed blocks are kept, not given back: a language model's step asks for the same gigabytes every time.
 _ENVIRONMENT = {
@@ -39,15 +36,6 @@ _ENVIRONMENT = {
 }
 
 Result = dict[str, Any]
-
-
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and the half width of its 95 % interval; None with fewer than two values."""
-    if len(values) < 2:
-        return {"mean": round(values[0], 4), "half_width": None, "n": len(values)}
-    quantile = _STUDENT[min(len(values) - 2, len(_STUDENT) - 1)]
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": round(statistics.fmean(values), 4), "half_width": round(half, 4), "n": len(values)}
 
 
 def tokens_to(points: Sequence[dict[str, float]], target: float) -> float | None:
@@ -82,19 +70,13 @@ def _arm(arm: str, results: dict[tuple[str, int], Result]) -> dict[str, Any]:
     }
     if arm != "grpo" and control:
         for figure in ("sampled", "greedy"):
-            found[f"{figure}_minus_grpo"] = _significant(
+            found[f"{figure}_minus_grpo"] = significant(
                 [mine[seed][figure] - control[seed][figure] for seed in control]
             )
     for figure in ("erase_precision", "erase_recall", "zero_variance", "erased_share", "training_seconds", "peak_mib"):
         values = [one[figure] for one in mine.values() if one[figure] is not None]
         found[figure] = round(statistics.fmean(values), 4) if values else None
     return found
-
-
-def _significant(differences: Sequence[float]) -> dict[str, Any]:
-    found = interval(differences)
-    half = found["half_width"]
-    return {**found, "significant": half is not None and abs(found["mean"]) > half}
 
 
 def draw(results: Sequence[Result], path: Path) -> None:

@@ -168,3 +168,11 @@ def test_startup_compares_with_stock() -> None:
     found = startup.summarise(records)
     assert found["seconds_to_ready"] == 12.0
     assert found["ratios"] == {"seconds": 1.2, "resident_mib": 1.0, "proportional_mib": 1.0}
+
+
+def test_students_interval() -> None:
+    """Of 1, 2, 3: standard error 1 / sqrt 3, times 4.303 at two degrees of freedom."""
+    found = report.interval([1.0, 2.0, 3.0])
+    assert found["mean"] == 2.0
+    assert found["half_width"] == pytest.approx(2.4843, abs=1e-3)
+    assert report.interval([1.0])["half_width"] is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.training.__main__ import interval, summarise, tokens_to
+from benchmarks.training.__main__ import summarise, tokens_to
 from benchmarks.training.arms import ARMS, TASK, settings
 from benchmarks.training.memory import fit
 from benchmarks.training.one_run import Budget, Graded, Run, run
@@ -24,14 +24,6 @@ def result(arm: str, seed: int, sampled: float, **more: Any) -> dict[str, Any]:
     same = {"policy": "modchain-s1", "greedy": sampled, "erase_precision": None, "erase_recall": None}
     more = {"zero_variance": 0.1, "erased_share": 0.2, "training_seconds": 1.0, "peak_mib": 100, **more}
     return {"arm": arm, "seed": seed, "sampled": sampled, "points": points, **same, **more}
-
-
-def test_students_interval() -> None:
-    """Of 1, 2, 3: standard error 1 / sqrt 3, times 4.303 at two degrees of freedom."""
-    found = interval([1.0, 2.0, 3.0])
-    assert found["mean"] == 2.0
-    assert found["half_width"] == pytest.approx(2.4843, abs=1e-3)
-    assert interval([1.0])["half_width"] is None
 
 
 @pytest.mark.parametrize(("target", "expected"), [(0.5, 50.0), (0.6, 100.0), (0.7, 250.0), (0.9, None)])
