@@ -23,6 +23,7 @@ from e3rl_training.evaluation.arms import Arm, Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.continuing import fork, heal_by_labels
 from e3rl_training.evaluation.grading import Grader
+from e3rl_training.evaluation.lookahead import look_ahead
 from e3rl_training.evaluation.measures import Measurement, erase_rate, latencies, thresholds
 from e3rl_training.evaluation.plan import Plan, seed_of
 from e3rl_training.evaluation.problems import Problems, split_off
@@ -177,7 +178,7 @@ class _Collector:
 
         Likewise the gate that decides which draws are forked, when the calibration problems' draws are there.
         """
-        if any(source.labelled for source in self._plan.sources):
+        if any(source.continues for source in self._plan.sources):
             self._max_erasures = await self._server.max_erasures()
         with tqdm(total=of, initial=len(self._store.samples), desc="samples", unit="") as bar:
             for source in self._plan.sources:
@@ -221,8 +222,9 @@ class _Collector:
     async def _draw(self, source: Source, rate: float, key: Key) -> Drawn:
         _, problem, draw = key
         asked, seed = self._problems.asked[problem], partial(seed_of, self._settings.seed, problem, draw)
-        if source.labelled:
-            return await heal_by_labels(
+        if source.continues:
+            healed = heal_by_labels if source.labelled else look_ahead
+            return await healed(
                 self._server, source, asked, room=self._room, max_erasures=self._max_erasures, seed_of=seed
             )
         forks = self._plan.forks(source) > 0
