@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -29,23 +28,28 @@ MAX_ERASURES = 2
 Piece = tuple[str, float, int]
 
 _END = 0
+#: A threshold that nothing is above.
+_NEVER = 1e9
 
 
-def completion(body: dict[str, Any], pieces: Sequence[Piece], bar: float = math.inf) -> dict[str, Any]:
+def completion(
+    body: dict[str, Any], pieces: Sequence[Piece], bar: float = _NEVER, spikes: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """The answer to a request: a token is a character, and one more ends the sequence.
 
-    A token's surprisal is its segment's U, and what is above the bar would be erased.
+    A segment above the bar would be erased. A token's surprisal is its segment's U; with spikes theirs, and else 0.
     """
     text = "".join(piece[0] for piece in pieces)
-    ids = [*map(ord, text), _END]
-    logprobs = [-u for piece, u, _ in pieces for _ in piece]
+    ids, tokens = [*map(ord, text), _END], [*text, "<end>"]
+    logprobs = [-u if spikes is None else -spikes.get(one, 0.0) for piece, u, _ in pieces for one in piece]
     logprobs.append(logprobs[-1])
     choice: dict[str, Any] = {"finish_reason": "stop"}
     if "prompt" in body:
-        choice |= {"text": text, "logprobs": {"token_logprobs": logprobs}}
+        choice |= {"text": text, "logprobs": {"token_logprobs": logprobs, "tokens": tokens}}
     else:
+        content = [{"logprob": logprob, "token": token} for logprob, token in zip(logprobs, tokens, strict=True)]
         message = {"role": "assistant", "content": text}
-        choice |= {"message": message, "logprobs": {"content": [{"logprob": one} for one in logprobs]}}
+        choice |= {"message": message, "logprobs": {"content": content}}
     found: dict[str, Any] = {
         "choices": [choice],
         "usage": {"completion_tokens": len(ids)},
@@ -69,7 +73,7 @@ def _healing(pieces: Sequence[Piece], bar: float) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     for segment, (text, u, erased) in enumerate(pieces):
         lost = [{"attempt": attempt, "tokens": SEGMENT} for attempt in range(erased // SEGMENT)]
-        kept = {"segment": segment, "chars": len(text), "tokens": len(text), "uncertainty": {"u": u}}
+        kept = {"segment": segment, "chars": len(text), "tokens": len(text), "uncertainty": {"u": u}, "threshold": bar}
         records.append({**kept, "erased": lost, **({"reason": "uncertainty"} if u > bar else {})})
     records[-1]["tokens"] += 1
     return {
@@ -84,9 +88,12 @@ def _healing(pieces: Sequence[Piece], bar: float) -> dict[str, Any]:
 class ScriptedServer:
     """Writes one answer after the other as it stands, whatever it is asked; it would erase what is above the bar."""
 
-    def __init__(self, *answers: Iterable[Piece], bar: float = math.inf) -> None:
+    def __init__(
+        self, *answers: Iterable[Piece], bar: float = _NEVER, spikes: Mapping[str, float] | None = None
+    ) -> None:
         self._answers = iter(answers)
         self._bar = bar
+        self._spikes = spikes
         self.requests: list[dict[str, Any]] = []
 
     def client(self) -> httpx.AsyncClient:
@@ -94,7 +101,8 @@ class ScriptedServer:
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(json.loads(request.content))
-        return httpx.Response(200, json=completion(self.requests[-1], list(next(self._answers)), self._bar))
+        pieces = list(next(self._answers))
+        return httpx.Response(200, json=completion(self.requests[-1], pieces, self._bar, self._spikes))
 
 
 def pieces(text: str, *us: float) -> list[Piece]:
@@ -181,7 +189,7 @@ class FakeServer:
         ]
         found = completion(body, pieces[len(written) // SEGMENT :])
         if healing["mode"] == "shadow" and not right:  # its last segment would have been erased
-            found["healing"]["records"][-1]["reason"] = "uncertainty"
+            found["healing"]["records"][-1].update(reason="uncertainty", threshold=u / 2)
         return found
 
 

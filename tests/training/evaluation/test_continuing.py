@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from e3rl_core.errors import EvaluationError
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import BASE, Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.continuing import fork, heal_by_labels, joined, other_end
@@ -69,7 +70,9 @@ def heal(server: ScriptedServer, most: int = 2) -> Drawn:
     asked = Asked(PROMPT, PROBLEM.answer, PROBLEM)
     found: Drawn = ask(
         server,
-        lambda on: heal_by_labels(on, ORACLE, asked, room=18, max_erasures=most, seed_of=lambda number: 70 + number),
+        lambda on: heal_by_labels(
+            on, ORACLE, asked, room=18, policy=HealingPolicy(max_erasures=most), seed_of=lambda number: 70 + number
+        ),
     )
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import Source
 from e3rl_training.evaluation.client import Drawn
 from e3rl_training.evaluation.lookahead import look_ahead
@@ -19,9 +20,10 @@ def look(*answers: list[Piece], candidates: int = 3, most: int = 5) -> tuple[Dra
     """The answer, and for each further request what it went on from and its seed. Above a U of 2 one is unsure."""
     server = ScriptedServer(*answers, bar=2.0)
     asked, source = Asked(PROMPT, "5"), Source("lookahead", 1.0, candidates)
+    policy = HealingPolicy(max_erasures=most)
     found = ask(
         server,
-        lambda on: look_ahead(on, source, asked, room=24, max_erasures=most, seed_of=lambda number: 70 + number),
+        lambda on: look_ahead(on, source, asked, room=24, policy=policy, seed_of=lambda number: 70 + number),
     )
     first, *others = server.requests
     assert (first["prompt"], first["seed"], first["max_tokens"]) == (PROMPT, 70, 24)

@@ -3,6 +3,7 @@
 plain@T  greedy  top_p@P  min_p@P             stock sampling
 healed@T  retry_cool@T  random@T              erasing where unsure; the same, redrawn cooler; at random places
 oracle@T                                      erasing what is wrong: a bound, where steps are labelled
+onset@T                                       erasing where unsure, but from the spike on
 lookahead:N@T                                 where unsure, of N draws the one that goes on best
 majority:N@T  best:N@T  agree:N@T  gated:N@T  confident:N@T   N draws of plain@T, or of `@SOURCE`
 forked:N@T                                    likewise, but further draws share the beginning of the first
@@ -60,6 +61,7 @@ KINDS = {
     "random": Kind(_temperature, 1.0, 2.0, heals=True),
     "retry_cool": Kind(_temperature, 1.0, 2.0, heals=True),
     "oracle": Kind(_temperature, 1.0, 2.0, heals=True, continues=True),
+    "onset": Kind(_temperature, 1.0, 2.0, heals=True, continues=True),
     "lookahead": Kind(_temperature, 1.0, 2.0, heals=True, continues=True, chooses=True),
 }
 
@@ -177,7 +179,7 @@ HEALED = Arm(Source("healed", 1.0))
 
 DEFAULT = (
     "plain@1.0,plain@0.7,plain@0.3,greedy,top_p@0.9,min_p@0.1,healed,random,retry_cool,"
-    "lookahead:3,majority:3,majority:5,best:4,agree:5,gated:5,forked:5,confident:5,majority:3@healed"
+    "onset,lookahead:3,majority:3,majority:5,best:4,agree:5,gated:5,forked:5,confident:5,majority:3@healed"
 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from e3rl_core.errors import EvaluationError
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.problems import Asked
@@ -62,6 +63,7 @@ def joined(drawn: Drawn, at: int, end: Drawn) -> Drawn:
         erasures=0,
         u=fmean(segment.u for segment in segments),
         logprobs=(*drawn.logprobs[:kept], *end.logprobs),
+        pieces=(*drawn.pieces[:kept], *end.pieces),
         segments=segments,
         seconds=drawn.seconds + end.seconds,
         prompt_ids=drawn.prompt_ids,
@@ -70,7 +72,7 @@ def joined(drawn: Drawn, at: int, end: Drawn) -> Drawn:
 
 
 async def heal_by_labels(
-    server: Server, source: Source, asked: Asked, *, room: int, max_erasures: int, seed_of: Callable[[int], int]
+    server: Server, source: Source, asked: Asked, *, room: int, policy: HealingPolicy, seed_of: Callable[[int], int]
 ) -> Drawn:
     """An answer whose wrong segments are erased, and only those: what healing could reach if U were never mistaken.
 
@@ -94,7 +96,7 @@ async def heal_by_labels(
                 f"{source.name}: the server's segments are not the steps of the problems; say what a segment is in "
                 "--healing, as the task's recipe has it"
             )
-        if right or erasures[at] == max_erasures:
+        if right or erasures[at] == policy.max_erasures:
             at += 1
             continue
         erasures[at] += 1

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import count
 from statistics import fmean
 
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.continuing import joined, other_end, size
@@ -22,7 +23,7 @@ _SPAN = 2
 
 
 async def look_ahead(
-    server: Server, source: Source, asked: Asked, *, room: int, max_erasures: int, seed_of: Callable[[int], int]
+    server: Server, source: Source, asked: Asked, *, room: int, policy: HealingPolicy, seed_of: Callable[[int], int]
 ) -> Drawn:
     """An answer whose flagged segments are each the best of `source.candidates`, the flagged draw among them.
 
@@ -35,7 +36,7 @@ async def look_ahead(
     """
     seeds = map(seed_of, count())
     drawn = await server.draw(source, asked.prompt, room=room, rate=0.0, seed=next(seeds), ids=True)
-    others = min(source.candidates - 1, max_erasures)
+    others = min(source.candidates - 1, policy.max_erasures)
     erasures = at = 0
     while at < len(drawn.segments):
         if drawn.segments[at].flagged:
