@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from e3rl_training.modchain import ALPHABET
 from e3rl_training.warmup import make_tokenizer
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """Gives SIGTERM back, which some commands take for themselves."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

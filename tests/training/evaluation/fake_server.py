@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from e3rl_core.policy import HealingPolicy
+from e3rl_training.evaluation.client import Server
 from e3rl_training.modchain import Problem
+
+T = TypeVar("T")
 
 #: Tokens of an answer, and of a segment.
 ANSWER, SEGMENT = 36, 6
@@ -24,19 +28,33 @@ MAX_ERASURES = 2
 Piece = tuple[str, float, int]
 
 _END = 0
+#: A threshold that nothing is above.
+_NEVER = 1e9
 
 
-def completion(body: dict[str, Any], pieces: Sequence[Piece], logprob: float = -0.1) -> dict[str, Any]:
-    """The answer to a request: a token is a character, and one more ends the sequence."""
+def completion(
+    body: dict[str, Any], pieces: Sequence[Piece], bar: float = _NEVER, spikes: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The answer to a request: a token is a character, and one more ends the sequence.
+
+    A segment above the bar would be erased. A token's surprisal is its segment's U; with spikes theirs, and else 0.
+    """
     text = "".join(piece[0] for piece in pieces)
-    ids = [*map(ord, text), _END]
+    ids, tokens = [*map(ord, text), _END], [*text, "<end>"]
+    logprobs = [-u if spikes is None else -spikes.get(one, 0.0) for piece, u, _ in pieces for one in piece]
+    logprobs.append(logprobs[-1])
     choice: dict[str, Any] = {"finish_reason": "stop"}
     if "prompt" in body:
-        choice |= {"text": text, "logprobs": {"token_logprobs": [logprob] * len(ids)}}
+        choice |= {"text": text, "logprobs": {"token_logprobs": logprobs, "tokens": tokens}}
     else:
+        content = [{"logprob": logprob, "token": token} for logprob, token in zip(logprobs, tokens, strict=True)]
         message = {"role": "assistant", "content": text}
-        choice |= {"message": message, "logprobs": {"content": [{"logprob": logprob}] * len(ids)}}
-    found: dict[str, Any] = {"choices": [choice], "usage": {"completion_tokens": len(ids)}, "healing": _healing(pieces)}
+        choice |= {"message": message, "logprobs": {"content": content}}
+    found: dict[str, Any] = {
+        "choices": [choice],
+        "usage": {"completion_tokens": len(ids)},
+        "healing": _healing(pieces, bar),
+    }
     if body.get("return_token_ids"):
         choice["token_ids"] = ids
         (choice if "prompt" in body else found)["prompt_token_ids"] = [*map(ord, asked(body))]
@@ -48,15 +66,15 @@ def asked(body: dict[str, Any]) -> str:
     if "messages" in body:
         return str(body["messages"][-1]["content"])
     prompt = body["prompt"]
-    return prompt if isinstance(prompt, str) else "".join(map(chr, prompt))
+    return prompt if isinstance(prompt, str) else text_of(prompt)
 
 
-def _healing(pieces: Sequence[Piece]) -> dict[str, Any]:
+def _healing(pieces: Sequence[Piece], bar: float) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     for segment, (text, u, erased) in enumerate(pieces):
         lost = [{"attempt": attempt, "tokens": SEGMENT} for attempt in range(erased // SEGMENT)]
-        kept = {"segment": segment, "chars": len(text), "tokens": len(text), "uncertainty": {"u": u}}
-        records.append({**kept, "erased": lost})
+        kept = {"segment": segment, "chars": len(text), "tokens": len(text), "uncertainty": {"u": u}, "threshold": bar}
+        records.append({**kept, "erased": lost, **({"reason": "uncertainty"} if u > bar else {})})
     records[-1]["tokens"] += 1
     return {
         "type": "summary",
@@ -68,10 +86,14 @@ def _healing(pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 class ScriptedServer:
-    """Writes one answer after the other as it stands, whatever it is asked."""
+    """Writes one answer after the other as it stands, whatever it is asked; it would erase what is above the bar."""
 
-    def __init__(self, *answers: Iterable[Piece]) -> None:
+    def __init__(
+        self, *answers: Iterable[Piece], bar: float = _NEVER, spikes: Mapping[str, float] | None = None
+    ) -> None:
         self._answers = iter(answers)
+        self._bar = bar
+        self._spikes = spikes
         self.requests: list[dict[str, Any]] = []
 
     def client(self) -> httpx.AsyncClient:
@@ -79,7 +101,28 @@ class ScriptedServer:
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(json.loads(request.content))
-        return httpx.Response(200, json=completion(self.requests[-1], list(next(self._answers))))
+        pieces = list(next(self._answers))
+        return httpx.Response(200, json=completion(self.requests[-1], pieces, self._bar, self._spikes))
+
+
+def pieces(text: str, *us: float) -> list[Piece]:
+    """A text in segments of six characters, with their U."""
+    return [(text[at : at + SEGMENT], us[at // SEGMENT] if us else 1.0, 0) for at in range(0, len(text), SEGMENT)]
+
+
+def text_of(ids: Iterable[int]) -> str:
+    """What token ids say."""
+    return "".join(map(chr, ids))
+
+
+def ask(server: ScriptedServer, call: Callable[[Server], Awaitable[T]]) -> T:
+    """What a call makes of a server."""
+
+    async def run() -> T:
+        async with server.client() as http:
+            return await call(Server(http, {}))
+
+    return asyncio.run(run())
 
 
 class FakeServer:
@@ -144,9 +187,9 @@ class FakeServer:
         pieces = [
             (text[at : at + SEGMENT], us[at // SEGMENT], erased[at // SEGMENT]) for at in range(0, len(text), SEGMENT)
         ]
-        found = completion(body, pieces[len(written) // SEGMENT :], -0.1 if right else -0.4)
+        found = completion(body, pieces[len(written) // SEGMENT :])
         if healing["mode"] == "shadow" and not right:  # its last segment would have been erased
-            found["healing"]["records"][-1]["reason"] = "uncertainty"
+            found["healing"]["records"][-1].update(reason="uncertainty", threshold=u / 2)
         return found
 
 

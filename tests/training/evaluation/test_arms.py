@@ -15,6 +15,8 @@ from e3rl_training.evaluation.rules import RULES
 def test_names_are_whole() -> None:
     names = [arm.name for arm in parse_arms("plain,healed,greedy,majority:3,best:4@0.7,agree:5@healed@0.7, plain@1")]
     assert names == ["plain@1.0", "healed@1.0", "greedy", "majority:3@1.0", "best:4@0.7", "agree:5@healed@0.7"]
+    names = [arm.name for arm in parse_arms("lookahead:3,lookahead:2@0.7,agree:5@lookahead:4@0.7")]
+    assert names == ["lookahead:3@1.0", "lookahead:2@0.7", "agree:5@lookahead:4@0.7"]
 
 
 def test_every_kind_that_goes_with_any_data_is_a_default_arm() -> None:
@@ -34,6 +36,8 @@ def test_every_kind_that_goes_with_any_data_is_a_default_arm() -> None:
         ("greedy@0.5", "has no number to set"),
         ("majority:1", "a number of draws from 2 to 64"),
         ("majority", "a number of draws from 2 to 64"),
+        ("lookahead@0.7", "a number of draws from 2 to 64, e.g. lookahead:4@0.7"),
+        ("agree:3@healed:2", "there is no arm 'healed:2'"),
         ("agree:3@greedy", "draws the same answer every time"),
         ("forked:3@healed", "only plain sampling can be forked; write e.g. forked:3@0.7"),
         (" , ", "names no arm"),
@@ -54,6 +58,8 @@ def test_wrong_arms(text: str, why: str) -> None:
         (Source("min_p", 0.1), {"temperature": 1.0, "min_p": 0.1}, {"mode": "shadow"}),
         (Source("healed", 0.7), {"temperature": 0.7}, {"mode": "on"}),
         (Source("oracle", 0.7), {"temperature": 0.7}, {"mode": "shadow"}),
+        (Source("onset", 0.7), {"temperature": 0.7}, {"mode": "shadow"}),
+        (Source("lookahead", 0.7, 3), {"temperature": 0.7}, {"mode": "shadow"}),
         (Source("retry_cool", 1.0), {"temperature": 1.0}, {"mode": "on", "retry": {"temperature": 0.3}}),
         (Source("random", 1.0), {"temperature": 1.0}, {"mode": "on", "schedule": schedule(0.2, 7)}),
     ],

@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from e3rl_core.errors import EvaluationError
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import BASE, Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.continuing import fork, heal_by_labels, joined, other_end
 from e3rl_training.evaluation.problems import Asked
 from e3rl_training.modchain import Problem
-from tests.training.evaluation.fake_server import Piece, ScriptedServer
+from tests.training.evaluation.fake_server import ScriptedServer, ask, pieces, text_of
 
 PROMPT = "1+2+3+4>"
 PROBLEM = Problem.parse(PROMPT)  # 1+2=3;3+3=6;6+4=0
 ORACLE = Source("oracle", 1.0)
 
 
-def pieces(text: str, *us: float) -> list[Piece]:
-    """A text in segments of six characters, with their U."""
-    return [(text[at : at + 6], us[at // 6] if us else 1.0, 0) for at in range(0, len(text), 6)]
-
-
-def ask(server: ScriptedServer, call: Callable[[Server], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        async with server.client() as http:
-            return await call(Server(http, {}))
-
-    return asyncio.run(run())
-
-
 async def first(server: Server, prompt: Any = PROMPT) -> Drawn:
     return await server.draw(BASE.source, prompt, room=18, rate=0.0, seed=1, ids=True)
-
-
-def text_of(ids: list[int]) -> str:
-    return "".join(map(chr, ids))
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, [{"role": "user", "content": PROMPT}]])
@@ -88,7 +70,9 @@ def heal(server: ScriptedServer, most: int = 2) -> Drawn:
     asked = Asked(PROMPT, PROBLEM.answer, PROBLEM)
     found: Drawn = ask(
         server,
-        lambda on: heal_by_labels(on, ORACLE, asked, room=18, max_erasures=most, seed_of=lambda number: 70 + number),
+        lambda on: heal_by_labels(
+            on, ORACLE, asked, room=18, policy=HealingPolicy(max_erasures=most), seed_of=lambda number: 70 + number
+        ),
     )
     return found
 

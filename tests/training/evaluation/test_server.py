@@ -69,7 +69,7 @@ def test_greedy_again_from_any_segment_gives_the_same_answer(policy: Path, tmp_p
         async with open_client(url, 1) as http:
             server = Server(http, {"segment": {"tokens": 6}})
             await server.connect()
-            assert await server.max_erasures() == 3
+            assert (await server.policy()).max_erasures == 3
             for asked in load_problems("modchain", columns={}, limit=4, seed=0).asked:
                 drawn = await server.draw(greedy, asked.prompt, room=36, rate=0.0, seed=0, ids=True)
                 for at in range(len(drawn.segments)):

@@ -3,6 +3,8 @@
 plain@T  greedy  top_p@P  min_p@P             stock sampling
 healed@T  retry_cool@T  random@T              erasing where unsure; the same, redrawn cooler; at random places
 oracle@T                                      erasing what is wrong: a bound, where steps are labelled
+onset@T                                       erasing where unsure, but from the spike on
+lookahead:N@T                                 where unsure, of N draws the one that goes on best
 majority:N@T  best:N@T  agree:N@T  gated:N@T  confident:N@T   N draws of plain@T, or of `@SOURCE`
 forked:N@T                                    likewise, but further draws share the beginning of the first
 """
@@ -40,6 +42,10 @@ class Kind:
     """It is above 0 and at most this."""
     heals: bool = False
     """Whether its answers come with erased draws."""
+    continues: bool = False
+    """Whether they are erased here, by going on from kept beginnings, and not by the server."""
+    chooses: bool = False
+    """Whether it is named with a number of draws to choose from."""
 
 
 def _temperature(value: float) -> dict[str, float]:
@@ -54,7 +60,9 @@ KINDS = {
     "healed": Kind(_temperature, 1.0, 2.0, heals=True),
     "random": Kind(_temperature, 1.0, 2.0, heals=True),
     "retry_cool": Kind(_temperature, 1.0, 2.0, heals=True),
-    "oracle": Kind(_temperature, 1.0, 2.0, heals=True),
+    "oracle": Kind(_temperature, 1.0, 2.0, heals=True, continues=True),
+    "onset": Kind(_temperature, 1.0, 2.0, heals=True, continues=True),
+    "lookahead": Kind(_temperature, 1.0, 2.0, heals=True, continues=True, chooses=True),
 }
 
 
@@ -64,18 +72,25 @@ class Source:
 
     kind: str
     value: float | None
+    candidates: int = 1
+    """Draws of a segment to choose from, where the kind chooses."""
 
     @property
     def name(self) -> str:
-        return self.kind if self.value is None else f"{self.kind}@{self.value}"
+        name = f"{self.kind}:{self.candidates}" if KINDS[self.kind].chooses else self.kind
+        return name if self.value is None else f"{name}@{self.value}"
 
     @property
     def heals(self) -> bool:
         return KINDS[self.kind].heals
 
     @property
+    def continues(self) -> bool:
+        return KINDS[self.kind].continues
+
+    @property
     def labelled(self) -> bool:
-        """Whether it has to be told which segments are wrong; what it erases is erased here, not by the server."""
+        """Whether it has to be told which segments are wrong."""
         return self.kind == "oracle"
 
     @property
@@ -100,7 +115,7 @@ class Source:
             rate: of erasing, per draw of a segment; for `random`.
             seed: of the random schedule.
         """
-        if not self.heals or self.labelled:
+        if not self.heals or self.continues:
             return {**settings, "mode": "shadow"}
         own: dict[str, Any] = {}
         if self.kind == "retry_cool":
@@ -164,7 +179,7 @@ HEALED = Arm(Source("healed", 1.0))
 
 DEFAULT = (
     "plain@1.0,plain@0.7,plain@0.3,greedy,top_p@0.9,min_p@0.1,healed,random,retry_cool,"
-    "majority:3,majority:5,best:4,agree:5,gated:5,forked:5,confident:5,majority:3@healed"
+    "onset,lookahead:3,majority:3,majority:5,best:4,agree:5,gated:5,forked:5,confident:5,majority:3@healed"
 )
 
 
@@ -182,28 +197,29 @@ def parse_arms(text: str) -> list[Arm]:
 
 def _arm(text: str) -> Arm:
     head, _, of = text.partition("@")
-    rule, colon, count = head.partition(":")
+    rule, _, count = head.partition(":")
     if rule not in RULES:
-        if colon or rule not in KINDS:
-            known = ", ".join([*KINDS, *(f"{name}:N" for name in RULES)])
-            raise EvaluationError(f"--arms: there is no arm {text!r}; there are {known}")
         return Arm(_source(text, text))
-    if not count.isdigit() or not 2 <= int(count) <= 64:
-        raise EvaluationError(f"--arms: {text} needs a number of draws from 2 to 64, e.g. {rule}:4@0.7")
-    named = of.partition("@")[0] in KINDS
+    draws = _count(count, rule, text)
+    named = of.partition("@")[0].partition(":")[0] in KINDS
     source = _source(of if named else f"plain@{of}", text) if of else BASE.source
     if not source.repeats:
         raise EvaluationError(f"--arms: {text} draws the same answer every time; vote over a source that samples")
     if RULES[rule].forks and source.heals:
         raise EvaluationError(f"--arms: {text}: only plain sampling can be forked; write e.g. {rule}:{count}@0.7")
-    return Arm(source, rule, int(count))
+    return Arm(source, rule, draws)
 
 
 def _source(text: str, arm: str) -> Source:
-    name, at, number = text.partition("@")
+    head, at, number = text.partition("@")
+    name, colon, count = head.partition(":")
+    if name not in KINDS or (colon and not KINDS[name].chooses):
+        known = (f"{one}:N" if one in RULES or KINDS[one].chooses else one for one in (*KINDS, *RULES))
+        raise EvaluationError(f"--arms: there is no arm {text!r}; there are {', '.join(known)}")
     kind = KINDS[name]
+    candidates = _count(count, name, arm) if kind.chooses else 1
     if not at:
-        return Source(name, kind.default)
+        return Source(name, kind.default, candidates)
     if kind.default is None:
         raise EvaluationError(f"--arms: {arm}: {name} has no number to set; write {name}")
     try:
@@ -214,7 +230,13 @@ def _source(text: str, arm: str) -> Source:
         ) from None
     if not 0 < value <= kind.most:
         raise EvaluationError(f"--arms: {arm}: {number} is out of range; it has to be above 0 and at most {kind.most}")
-    return Source(name, value)
+    return Source(name, value, candidates)
+
+
+def _count(text: str, of: str, arm: str) -> int:
+    if not text.isdigit() or not 2 <= int(text) <= 64:
+        raise EvaluationError(f"--arms: {arm} needs a number of draws from 2 to 64, e.g. {of}:4@0.7")
+    return int(text)
 
 
 def sources_of(arms: Sequence[Arm]) -> list[Source]:

@@ -45,6 +45,8 @@ class Drawn:
     u: float | None
     logprobs: tuple[float, ...]
     """Of the kept tokens."""
+    pieces: tuple[str, ...]
+    """Their text."""
     segments: tuple[Segment, ...]
     seconds: float
     first_token: float | None = None
@@ -89,8 +91,8 @@ class Server:
         except (ValueError, LookupError, TypeError):
             raise EvaluationError(f"--url: {self._http.base_url} has no /v1/models of OpenAI's form") from None
 
-    async def max_erasures(self) -> int:
-        """Of a segment, under the deployment's own settings with those of every request over them.
+    async def policy(self) -> HealingPolicy:
+        """The deployment's own settings with those of every request over them.
 
         Raises:
             EvaluationError: the server does not tell its settings.
@@ -103,7 +105,7 @@ class Server:
             raise EvaluationError(
                 f"--url: {self._http.base_url} does not tell its settings at /version; start it with e3rl serve"
             ) from None
-        return policy.updated(self._healing).max_erasures
+        return policy.updated(self._healing)
 
     async def draw(
         self,
@@ -173,11 +175,12 @@ class Server:
         healing = answer.get("healing")
         if healing is None and source.heals:
             raise EvaluationError(f"{source.name}: the server does not heal; start it with e3rl serve --healing shadow")
+        told = choice.get("logprobs") or {}
         if "text" in choice:
-            text, logprobs = choice["text"], (choice.get("logprobs") or {}).get("token_logprobs")
+            text, logprobs, pieces = choice["text"], told.get("token_logprobs"), told.get("tokens")
         else:
-            text = choice["message"].get("content")
-            logprobs = [one["logprob"] for one in (choice.get("logprobs") or {}).get("content") or ()]
+            text, content = choice["message"].get("content"), told.get("content") or ()
+            logprobs, pieces = ([one[key] for one in content] for key in ("logprob", "token"))
         healing = healing or {}
         return Drawn(
             text=text or "",
@@ -187,6 +190,7 @@ class Server:
             erasures=healing.get("erasures", 0),
             u=healing.get("mean_uncertainty"),
             logprobs=tuple(logprobs or ()),
+            pieces=tuple(pieces or ()),
             segments=tuple(map(_segment, healing.get("records") or ())),
             seconds=seconds,
             prompt_ids=tuple(choice.get("prompt_token_ids") or answer.get("prompt_token_ids") or ()),
@@ -229,6 +233,7 @@ def _segment(record: dict[str, Any]) -> Segment:
         tokens=record["tokens"],
         erased=sum(draw["tokens"] for draw in erased),
         u=record["uncertainty"]["u"],
+        threshold=record["threshold"],
         chars=record.get("chars"),
         # A reason without an erasure: shadow mode, or, with a limit, a draw that had to stay.
         flagged=bool(erased) or ("reason" in record and "limit" not in record),

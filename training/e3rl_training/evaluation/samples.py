@@ -26,6 +26,8 @@ class Segment(BaseModel):
     erased: int
     u: float
     """Nats."""
+    threshold: float | None = None
+    """That the kept draw was held against, nats."""
     chars: int | None = None
     """Of its text; None where the server does not tell."""
     flagged: bool = False
