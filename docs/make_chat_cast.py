@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from rich.console import Console, Group
@@ -29,6 +30,15 @@ MARGIN, LINE, WIDTH = 24, 21, 760
 HEIGHT = 2 * MARGIN + ROWS * LINE
 SECONDS_BETWEEN, SECONDS_AT_THE_END = 0.1, 4.0
 INK, DIM, ERASED = "#1f2328", "#8c959f", "#cf222e"
+
+#: What the README asks.
+ASKED: dict[str, Any] = {
+    "model": "smollm2-135m-instruct",
+    "messages": [{"role": "user", "content": "Why is the sky blue? Answer in three sentences."}],
+    "max_tokens": 140,
+    "temperature": 1,
+    "seed": 1,
+}
 
 Row = list[Segment]
 
@@ -104,22 +114,12 @@ def main() -> int:
     flags = argparse.ArgumentParser(description="Film an answer of `e3rl chat` as an SVG.")
     flags.add_argument("--url", default="http://127.0.0.1:8000")
     flags.add_argument("--out", type=Path, default=Path("docs/chat.svg"))
-    flags.add_argument("--model", default="smollm2-135m-instruct")
-    flags.add_argument("--prompt", default="Why is the sky blue? Answer in three sentences.")
-    flags.add_argument("--max-tokens", type=int, default=140)
-    flags.add_argument("--seed", type=int, default=1)
-    flags.add_argument("--temperature", type=float, default=0.9)
     args = flags.parse_args()
     client = E3RL(base_url=f"{args.url}/v1", api_key="none")
-    stream = client.chat.completions.stream_events(
-        model=args.model,
-        messages=[{"role": "user", "content": args.prompt}],
-        max_tokens=args.max_tokens,
-        temperature=args.temperature,
-        seed=args.seed,
-    )
-    pictures = list(film(stream, args.prompt))
-    args.out.write_text(svg(pictures, f"e3rl chat: {args.prompt}"), "utf-8")
+    stream = client.chat.completions.stream_events(**ASKED)
+    prompt = ASKED["messages"][0]["content"]
+    pictures = list(film(stream, prompt))
+    args.out.write_text(svg(pictures, f"e3rl chat: {prompt}"), "utf-8")
     assert stream.summary is not None
     sys.stderr.write(f"{args.out}: {len(pictures)} pictures, {stream.summary.erasures} erasures\n")
     return 0 if stream.summary.erasures else 1

@@ -23,6 +23,15 @@ import httpx
 WIDTH, MARGIN, LINE, COLUMNS = 860, 28, 22, 92
 COLOURS = {"kept": "#1f2328", "erased": "#cf222e", "replacement": "#1a7f37", "note": "#57606a"}
 
+#: What the README asks.
+ASKED: dict[str, Any] = {
+    "model": "smollm2-135m-instruct",
+    "messages": [{"role": "user", "content": "Why is the sky blue? Answer in three sentences."}],
+    "max_tokens": 140,
+    "temperature": 1,
+    "seed": 1,
+}
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -33,9 +42,10 @@ class Piece:
     note: str = ""
 
 
-def events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def events(url: str) -> Iterator[dict[str, Any]]:
     """The healing events of one streamed chat completion."""
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json={**body, "stream": True}, timeout=120) as response:
+    body = {**ASKED, "stream": True, "healing": {"stream": "live"}}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=120) as response:
         if response.status_code != 200:
             raise SystemExit(f"the server answered {response.status_code}: {response.read().decode()}")
         for line in response.iter_lines():
@@ -94,22 +104,9 @@ def main() -> int:
     flags = argparse.ArgumentParser(description="Draw a stream that heals as an SVG.")
     flags.add_argument("--url", default="http://127.0.0.1:8000")
     flags.add_argument("--out", type=Path, default=Path("docs/healing.svg"))
-    flags.add_argument("--model", default="smollm2-135m-instruct")
-    flags.add_argument("--prompt", default="Why is the sky blue? Answer in three sentences.")
-    flags.add_argument("--max-tokens", type=int, default=140)
-    flags.add_argument("--seed", type=int, default=1)
-    flags.add_argument("--temperature", type=float, default=0.9)
     args = flags.parse_args()
-    body = {
-        "model": args.model,
-        "messages": [{"role": "user", "content": args.prompt}],
-        "max_tokens": args.max_tokens,
-        "temperature": args.temperature,
-        "seed": args.seed,
-        "healing": {"stream": "live"},
-    }
-    drawn = list(pieces(events(args.url, body)))
-    args.out.write_text(svg(drawn, args.prompt), "utf-8")
+    drawn = list(pieces(events(args.url)))
+    args.out.write_text(svg(drawn, ASKED["messages"][0]["content"]), "utf-8")
     erased = sum(piece.kind == "erased" for piece in drawn)
     sys.stderr.write(f"{args.out}: {len(drawn)} draws, {erased} erased\n")
     return 0 if erased else 1

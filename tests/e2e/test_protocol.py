@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from e3rl_core.embedded.model import embedded_model
 from e3rl_core.events import parse_event
 from tests.e2e.serving import MODEL, Server
 from tests.server.world import KnowingClient, PlainClient
@@ -234,6 +235,32 @@ def test_metrics_count_what_happened(http: httpx.Client) -> None:
     after = [read(name) for name in names]
     gained = [b - a for a, b in zip(before, after, strict=True)]
     assert gained == [1, whole["erasures"], whole["erased_tokens"]]
+
+
+@pytest.mark.parametrize(("backend", "path"), [("openai", "/v1/completions"), ("openai-chat", "/v1/chat/completions")])
+async def test_vllms_own_benchmark_counts_what_was_kept(http: httpx.Client, backend: str, path: str) -> None:
+    from vllm.benchmarks.serve import add_cli_args, main_async  # takes seconds
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    model = ["--model", MODEL, "--tokenizer", str(embedded_model())]
+    server = ["--base-url", str(http.base_url).rstrip("/"), "--backend", backend, "--endpoint", path]
+    load = ["--dataset-name", "random", "--num-prompts", "6", "--input-len", "12", "--output-len", "20"]
+    healing = ["--extra-body", json.dumps({"healing": FORCED}), "--ready-check-timeout-sec", "0"]
+
+    def counted() -> list[float]:
+        text = http.get("/metrics").text
+        names = ("e3rl_committed_tokens_total", "vllm:prompt_tokens_total", "e3rl_erased_tokens_total")
+        return [sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))) for name in names]
+
+    before = counted()
+    result = await main_async(parser.parse_args([*model, *server, *load, *healing]))
+    kept, prompted, erased = (now - then for now, then in zip(counted(), before, strict=True))
+    assert (result["completed"], result["failed"]) == (6, 0)
+    assert result["total_output_tokens"] == kept == 6 * 20
+    assert result["total_input_tokens"] == prompted > 0
+    assert erased > 0
 
 
 def test_the_op_log_has_the_response_and_not_its_text(http: httpx.Client, logs: Path) -> None:

@@ -1,4 +1,4 @@
-"""The Python client, its examples and `e3rl chat` against a real server."""
+"""The Python client, the examples of ours and `e3rl chat` against a real server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tests.e2e.serving import MODEL, Server
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES, DOCUMENT = ROOT / "clients" / "examples", ROOT / "docs" / "clients.md"
+CLIENTS, DOCUMENT = ROOT / "clients", ROOT / "docs" / "clients.md"
+EXAMPLES = CLIENTS / "examples"
 #: Every other segment is erased once: what erases is given, what is drawn is the model's.
 FORCED: HealingSettings = {"segment": {"tokens": 8}, "schedule": [1, 0], "max_erasures": 1}
 FORCED_FLAG = '{"segment": {"tokens": 8}, "schedule": [1, 0], "max_erasures": 1}'
@@ -141,11 +142,30 @@ def test_an_op_log_replays_to_the_answer(client: E3RL, logs: Path) -> None:
 # --- examples -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_an_example_runs(url: str, name: str) -> None:
-    done = subprocess.run([sys.executable, str(EXAMPLES / name), url], capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def node() -> str:
+    found = shutil.which("node")
+    if found is None or not (CLIENTS / "typescript/dist").exists():
+        pytest.skip("the TypeScript client is not built: `make test-clients` builds it, and needs Node")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.*") if path.suffix != ".sh"))
+def test_an_example_runs(request: pytest.FixtureRequest, url: str, name: str) -> None:
+    command = request.getfixturevalue("node") if name.endswith(".mjs") else sys.executable
+    done = subprocess.run([command, str(EXAMPLES / name), url], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+ erasures|erasures=\d+", done.stdout)
+
+
+def test_the_documented_typescript_runs(node: str, url: str) -> None:
+    (code,) = re.findall(r"```ts\n(.*?)```", (CLIENTS / "typescript/README.md").read_text("utf-8"), re.DOTALL)
+    code = code.replace("http://127.0.0.1:8000", url)
+    command = [node, "--input-type=module", "-"]
+    done = subprocess.run(command, input=code, cwd=CLIENTS, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"erased \d+ tokens, U", done.stdout)
+    assert len(done.stdout.splitlines()[-1].split()) > 3
 
 
 def test_the_documented_code_runs(url: str) -> None:

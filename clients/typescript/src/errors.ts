@@ -51,7 +51,7 @@ export class SequenceError extends E3RLError {
   }
 }
 
-/** An event is malformed, of an unknown type, or contradicts the ones before. */
+/** An event is malformed, or contradicts the ones before. */
 export class EventError extends E3RLError {}
 
 /** The stream broke off, or the server reported an error in it: `cause` tells, where something is known. */

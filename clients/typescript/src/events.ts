@@ -1,4 +1,6 @@
 /** The wire events of protocol version 1, named as they are on the wire. Uncertainties and thresholds are in nats. */
+import { EventError, ProtocolVersionError } from "./errors.js";
+
 export const PROTOCOL_VERSION = 1;
 
 export interface Uncertainty {
@@ -76,13 +78,19 @@ export interface Summary {
   records?: Record<string, unknown>[];
 }
 
-export type HealingEvent =
-  | SegmentStarted
-  | SegmentDelta
-  | SegmentErased
-  | SegmentCommitted
-  | BudgetExhausted
-  | Summary;
+/** An event whose type is newer than this package; it changes no text. */
+export interface UnknownEvent {
+  v: typeof PROTOCOL_VERSION;
+  seq: number;
+  /** Not the type on the wire, so that TypeScript can still tell the others apart by theirs. */
+  type: "unknown";
+  /** The event as it came. */
+  data: Readonly<Record<string, unknown>>;
+}
+
+type KnownEvent = SegmentStarted | SegmentDelta | SegmentErased | SegmentCommitted | BudgetExhausted | Summary;
+
+export type HealingEvent = KnownEvent | UnknownEvent;
 
 type Check = (value: unknown) => boolean;
 type Shape = Record<string, Check>;
@@ -95,7 +103,7 @@ const isScore: Check = (value) => isObject(value) && ["u", "mean", "max", "slope
 const orAbsent =
   (check: Check): Check =>
   (value) =>
-    value === undefined || check(value);
+    value === undefined || value === null || check(value);
 
 const PLACE: Shape = {
   seq: isCount,
@@ -106,7 +114,7 @@ const PLACE: Shape = {
   start_char: isCount,
 };
 
-const SHAPES: Record<HealingEvent["type"], Shape> = {
+const SHAPES: Record<KnownEvent["type"], Shape> = {
   "segment.started": PLACE,
   "segment.delta": { ...PLACE, text: isText },
   "segment.erased": {
@@ -138,17 +146,21 @@ const SHAPES: Record<HealingEvent["type"], Shape> = {
   },
 };
 
-/** The protocol version that a `healing` object claims; undefined if it claims none. */
-export function versionOf(data: unknown): unknown {
-  return isObject(data) ? data["v"] : undefined;
-}
+const UNKNOWN: Shape = { seq: isCount, type: isText };
 
-/** What is wrong with an event of the known version; undefined: nothing. Fields that are new to us are let through. */
-export function flawOf(data: unknown): string | undefined {
-  if (!isObject(data)) return "is not an object";
-  const type = String(data["type"]);
-  if (!Object.hasOwn(SHAPES, type)) return `has the unknown type '${type}'`;
-  const shape = SHAPES[type as HealingEvent["type"]];
+/**
+ * An event from its JSON object. Fields and types that are new to us are let through.
+ *
+ * @param committed the text that is final, for the error.
+ * @throws ProtocolVersionError or EventError.
+ */
+export function eventFrom(data: unknown, committed: string): HealingEvent {
+  if (!isObject(data)) throw new EventError("a healing event is not an object", committed);
+  const { v, seq, type } = data;
+  if (v !== PROTOCOL_VERSION) throw new ProtocolVersionError(v, PROTOCOL_VERSION, committed);
+  const isKnown = typeof type === "string" && Object.hasOwn(SHAPES, type);
+  const shape = isKnown ? SHAPES[type as KnownEvent["type"]] : UNKNOWN;
   const wrong = Object.keys(shape).find((key) => !shape[key]?.(data[key]));
-  return wrong === undefined ? undefined : `of type '${type}' has a wrong or missing '${wrong}'`;
+  if (wrong !== undefined) throw new EventError(`a healing event of type '${type}' has a wrong or missing '${wrong}'`, committed);
+  return isKnown ? (data as unknown as KnownEvent) : { v, seq: seq as number, type: "unknown", data };
 }

@@ -9,6 +9,7 @@ export type {
   SegmentStarted,
   Summary,
   Uncertainty,
+  UnknownEvent,
 } from "./events.js";
 export type { HealingSettings } from "./settings.js";
 export { EventStream, streamEvents } from "./stream.js";

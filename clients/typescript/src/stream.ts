@@ -31,18 +31,22 @@ export function streamEvents(client: OpenAI, chat: HealedChat, options?: OpenAI.
  */
 export class EventStream implements AsyncIterable<HealingEvent> {
   readonly transcript = new Transcript();
-  /** The answer so far as any OpenAI client sees it: final, and after reasoning and tool parsers. Choice 0's. */
-  content = "";
   /** Choice 0's; null while it goes on. */
   finishReason: string | null = null;
   /** Where `stream_options` asked for it. */
   usage: OpenAI.CompletionUsage | undefined;
   readonly #open: () => PromiseLike<AsyncIterable<Chunk>>;
   readonly #signal: AbortSignal | null | undefined;
+  readonly #unfinished = new Set<number>();
 
   constructor(open: () => PromiseLike<AsyncIterable<Chunk>>, signal?: AbortSignal | null) {
     this.#open = open;
     this.#signal = signal;
+  }
+
+  /** The answer so far as any OpenAI client sees it: final, and after reasoning and tool parsers. Choice 0's. */
+  get content(): string {
+    return this.transcript.choice(0).content;
   }
 
   /** Final text of choice 0, as the events tell it: before reasoning and tool parsers. */
@@ -81,25 +85,27 @@ export class EventStream implements AsyncIterable<HealingEvent> {
     }
     if (this.transcript.summary !== undefined || this.#signal?.aborted) return;
     // A stock server's stream is whole without a summary; one that healed is not.
-    if (!healed && this.finishReason !== null) throw new NoHealingError(this.content);
+    if (!healed && this.finishReason !== null && this.#unfinished.size === 0) throw new NoHealingError(this.content);
     throw new StreamDroppedError(this.#final);
   }
 
   get #final(): string {
-    return this.committed || this.content;
+    return this.transcript.choice(0).final;
   }
 
   #take(chunk: Chunk): void {
     if (chunk.usage) this.usage = chunk.usage;
-    for (const choice of chunk.choices) {
-      if (choice.index !== 0) continue;
-      this.content += choice.delta.content ?? "";
-      this.finishReason = choice.finish_reason ?? this.finishReason;
+    for (const { index, delta, finish_reason: finished } of chunk.choices) {
+      this.transcript.choice(index).content += delta.content ?? "";
+      if (finished) this.#unfinished.delete(index);
+      else this.#unfinished.add(index);
+      if (index === 0) this.finishReason = finished ?? this.finishReason;
     }
   }
 }
 
-/** A server that was started without healing refuses the field as a whole. */
+/** A server that was started without healing refuses the field as a whole; a wrong one is refused by that name, too. */
 function isWithoutHealing(error: unknown): boolean {
-  return error instanceof Error && "status" in error && "param" in error && error.status === 400 && error.param === "healing";
+  if (!(error instanceof Error && "status" in error && "param" in error)) return false;
+  return error.status === 400 && error.param === "healing" && error.message.includes("without healing");
 }

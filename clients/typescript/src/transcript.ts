@@ -1,6 +1,6 @@
-import { EventError, ProtocolVersionError, SequenceError } from "./errors.js";
-import { flawOf, PROTOCOL_VERSION, versionOf } from "./events.js";
-import type { HealingEvent, SegmentCommitted, SegmentErased, Summary, Uncertainty } from "./events.js";
+import { EventError, SequenceError } from "./errors.js";
+import { eventFrom } from "./events.js";
+import type { HealingEvent, SegmentCommitted, SegmentDelta, SegmentErased, SegmentStarted, Summary, Uncertainty } from "./events.js";
 
 /** A draw that was erased. */
 export interface ErasedDraw {
@@ -30,9 +30,9 @@ export interface Segment {
   erased: readonly ErasedDraw[];
 }
 
-/** One choice of a response, as far as its events tell. */
+/** One choice of a response, as far as it is known. */
 export class Choice {
-  /** Final text, before reasoning and tool parsers. */
+  /** Final text by the events: before reasoning and tool parsers. */
   committed = "";
   /** The open draw's text: provisional. */
   live = "";
@@ -41,6 +41,13 @@ export class Choice {
   erased: readonly ErasedDraw[] = [];
   /** Length of `committed` in Unicode characters, which is what the protocol counts. */
   chars = 0;
+  /** The answer's text so far, as any OpenAI client gets it in `delta`. Empty in a replay: events do not tell. */
+  content = "";
+
+  /** All that is known to be final: in shadow mode text is, before its segment is scored. */
+  get final(): string {
+    return this.content.length > this.committed.length ? this.content : this.committed;
+  }
 
   erase(event: SegmentErased): void {
     const { attempt, tokens, uncertainty, threshold, reason } = event;
@@ -50,7 +57,8 @@ export class Choice {
 
   /** What is left of the draw behind its first `chars` characters comes again with the next segment. */
   commit(event: SegmentCommitted, text: string): void {
-    const { segment, channel, attempt, tokens, uncertainty, threshold } = event;
+    const { segment, channel, attempt, tokens, uncertainty } = event;
+    const threshold = event.threshold ?? undefined;
     this.segments.push({ segment, channel, attempt, text, tokens, uncertainty, threshold, erased: this.erased });
     this.committed += text;
     this.chars += event.chars;
@@ -97,31 +105,26 @@ export class Transcript {
    * @throws ProtocolVersionError, SequenceError or EventError, and is then as it was before.
    */
   feed(data: unknown): HealingEvent {
-    const event = this.#checked(data);
+    const event = eventFrom(data, this.#final);
+    if (event.seq !== this.#next) throw new SequenceError(this.#next, event.seq, this.#final);
     if (event.type === "summary") {
       this.summary = event;
-    } else if (event.type !== "budget.exhausted") {
+    } else if (event.type !== "budget.exhausted" && event.type !== "unknown") {
       this.#tell(event);
     }
     this.#next += 1;
     return event;
   }
 
-  #checked(data: unknown): HealingEvent {
-    const version = versionOf(data);
-    if (version !== PROTOCOL_VERSION) throw new ProtocolVersionError(version, PROTOCOL_VERSION, this.committed);
-    const flaw = flawOf(data);
-    if (flaw !== undefined) throw new EventError(`a healing event ${flaw}`, this.committed);
-    const event = data as HealingEvent;
-    if (event.seq !== this.#next) throw new SequenceError(this.#next, event.seq, this.committed);
-    return event;
+  get #final(): string {
+    return this.choice(0).final;
   }
 
-  #tell(event: Exclude<HealingEvent, { type: "summary" | "budget.exhausted" }>): void {
+  #tell(event: SegmentStarted | SegmentDelta | SegmentErased | SegmentCommitted): void {
     const choice = this.choice(event.choice);
     if (event.start_char !== choice.chars) {
       const message = `a healing event starts at character ${event.start_char}, ${choice.chars} are committed`;
-      throw new EventError(message, this.committed);
+      throw new EventError(message, this.#final);
     }
     switch (event.type) {
       case "segment.started":
@@ -134,16 +137,16 @@ export class Transcript {
         choice.erase(event);
         break;
       case "segment.committed":
-        choice.commit(event, this.#final(event, choice));
+        choice.commit(event, this.#kept(event, choice));
         break;
     }
   }
 
-  #final(event: SegmentCommitted, choice: Choice): string {
+  #kept(event: SegmentCommitted, choice: Choice): string {
     const drawn = [...(event.text ?? choice.live)]; // by character: a string's own length counts emoji twice
     if (event.chars > drawn.length) {
       const message = `a healing event commits ${event.chars} characters of a draw of ${drawn.length}`;
-      throw new EventError(message, this.committed);
+      throw new EventError(message, this.#final);
     }
     return drawn.slice(0, event.chars).join("");
   }

@@ -1,7 +1,7 @@
 import OpenAI from "openai";
 import { describe, expect, test } from "vitest";
 
-import { EventStream, NoHealingError, ProtocolVersionError, SequenceError, StreamDroppedError, streamEvents, Transcript } from "../src/index.js";
+import { EventError, EventStream, NoHealingError, ProtocolVersionError, SequenceError, StreamDroppedError, streamEvents, Transcript } from "../src/index.js";
 import { CHAT, chunk, clientOf, committed, dataOf, delta, events, recorded, started } from "./world.js";
 import type { Answer } from "./world.js";
 
@@ -53,7 +53,8 @@ describe("a stream recorded from a real server", () => {
   test("is the same from its log", async () => {
     const { stream } = await follow({ messages: LIVE });
     const log = LIVE.flatMap((message) => dataOf(message)?.["healing"] ?? []);
-    expect(Transcript.replay(log)).toEqual(stream.transcript);
+    const replayed = Transcript.replay(log);
+    expect([replayed.committed, replayed.segments, replayed.summary]).toEqual([stream.committed, stream.segments, stream.transcript.summary]);
   });
 
   test.each(["breaks", "closes"])("that %s keeps what was final", async (how) => {
@@ -88,10 +89,25 @@ test("a stock server is told apart, and its answer is whole", async () => {
   expect((error as NoHealingError).committed).toBe("Hello");
 });
 
-test("a stock server's dropped stream is a dropped stream", async () => {
-  const { error } = await follow({ messages: [chunk({ content: "Hel" })] });
-  expect(error).toBeInstanceOf(StreamDroppedError);
-  expect((error as StreamDroppedError).committed).toBe("Hel");
+test.each([[[]], [[chunk({ content: "B" }, undefined, null, 1), chunk({}, undefined, "stop")]]])(
+  "a stock server's dropped stream is a dropped stream",
+  async (more) => {
+    const { error } = await follow({ messages: [chunk({ content: "Hel" }), ...more] });
+    expect(error).toBeInstanceOf(StreamDroppedError);
+    expect((error as StreamDroppedError).committed).toBe("Hel");
+  },
+);
+
+test("choices are kept apart", async () => {
+  const { stream } = await follow({ messages: [chunk({ content: "A" }), chunk({ content: "B" }, undefined, null, 1)] });
+  expect([stream.content, stream.transcript.choice(1).content]).toEqual(["A", "B"]);
+});
+
+test("text in a chunk is final, whatever is wrong with its event", async () => {
+  const [first, second, third] = events(started, delta("One."), committed(9));
+  const { error } = await follow({ messages: [chunk({}, first), chunk({}, second), chunk({ content: "One." }, third)] });
+  expect(error).toBeInstanceOf(EventError);
+  expect((error as EventError).committed).toBe("One.");
 });
 
 test("a server started without healing refuses, and that is said", async () => {
@@ -101,11 +117,13 @@ test("a server started without healing refuses, and that is said", async () => {
   expect((error as Error).cause).toBeInstanceOf(OpenAI.BadRequestError);
 });
 
-test("any other refusal stays the SDK's own error", async () => {
-  const body = { error: { message: "healing.keep: ..", param: "healing.keep", code: 400 } };
-  const { error } = await follow({ status: 400, body });
+test.each([
+  ["healing.keep", "healing.keep: .."],
+  ["healing", "healing: is 'maybe', use 'off', 'shadow', 'on' or an object"],
+])("a wrong %s stays the SDK's own error", async (param, message) => {
+  const { error } = await follow({ status: 400, body: { error: { message, param, code: 400 } } });
   expect(error).toBeInstanceOf(OpenAI.BadRequestError);
-  expect(error).toMatchObject({ param: "healing.keep" });
+  expect(error).toMatchObject({ param });
 });
 
 test("another protocol version ends the stream with what was final", async () => {

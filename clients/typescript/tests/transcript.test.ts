@@ -51,10 +51,21 @@ test("the summary ends it", () => {
   expect(transcript.summary).toMatchObject({ mode: "on", committed_tokens: 3 });
 });
 
-test("an unknown reason, a new field and an absent threshold are let through", () => {
-  const older = committed(1, { threshold: undefined, news: true });
+test.each([undefined, null])("an unknown reason, a new field and %j for a threshold are let through", (threshold) => {
+  const older = committed(1, { threshold, text: threshold, news: true });
   const transcript = Transcript.replay(events(started, delta("a"), erased({ reason: "boredom" }), delta("b"), older));
   expect(transcript.segments[0]).toMatchObject({ threshold: undefined, erased: [{ reason: "boredom" }] });
+});
+
+test("an event of a type that is newer changes no text, and counts", () => {
+  const praised = { type: "segment.praised", by: "nobody", segment: "none" };
+  const log = events(started, delta("a"), praised, { type: "toString" }, committed(1));
+  const transcript = new Transcript();
+  const told = log.map((event) => transcript.feed(event));
+  expect(told.map((event) => event.type)).toEqual(["segment.started", "segment.delta", "unknown", "unknown", "segment.committed"]);
+  expect(told[2]).toMatchObject({ seq: 2, data: praised });
+  expect(transcript.committed).toBe("a");
+  expect(Transcript.replay(told).committed).toBe("a");
 });
 
 function failure(...fields: Record<string, unknown>[]): unknown {
@@ -82,8 +93,8 @@ test.each([2, "1", null, undefined])("protocol version %j is refused", (v) => {
 });
 
 test.each([
-  [{ type: "segment.melted" }, "unknown type 'segment.melted'"],
-  [{ type: "toString" }, "unknown type 'toString'"],
+  [{ type: 7 }, "wrong or missing 'type'"],
+  [{ type: "segment.praised", seq: "3" }, "wrong or missing 'seq'"],
   [{ ...delta("a"), text: 1 }, "wrong or missing 'text'"],
   [{ ...erased(), uncertainty: {} }, "wrong or missing 'uncertainty'"],
   [{ ...started, start_char: 5 }, "starts at character 5, 4 are committed"],
@@ -95,5 +106,5 @@ test.each([
 });
 
 test.each([null, 3, "text"])("%j is no event", (data) => {
-  expect(() => new Transcript().feed(data)).toThrow(ProtocolVersionError);
+  expect(() => new Transcript().feed(data)).toThrow(EventError);
 });

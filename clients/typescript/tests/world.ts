@@ -29,8 +29,8 @@ export function message(data: Record<string, unknown>): string {
 }
 
 /** A chunk of a stock stream, or one that carries an event. */
-export function chunk(delta: Record<string, unknown>, healing?: unknown, finish: string | null = null): string {
-  const choices = [{ index: 0, delta, logprobs: null, finish_reason: finish }];
+export function chunk(delta: Record<string, unknown>, healing?: unknown, finish: string | null = null, index = 0): string {
+  const choices = [{ index, delta, logprobs: null, finish_reason: finish }];
   const envelope = { id: "chatcmpl-1", object: "chat.completion.chunk", created: 0, model: "tiny", choices };
   return message(healing === undefined ? envelope : { ...envelope, healing });
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -27,4 +29,9 @@ def _install_python(environment: Path, requirement: str) -> None:
 
 
 if __name__ == "__main__":
-    install()
+    if shutil.which("npm") is None:
+        sys.exit("npm is not on PATH: install Node 20 or newer")
+    try:
+        install()
+    except subprocess.CalledProcessError as failed:
+        sys.exit(f"not all clients are installed: {failed}")

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.tools import DEPLOY, run
+from tests.deploy.tools import DEPLOY, ROOT, run
 
 FOLDER = DEPLOY / "compose"
+#: An example of the clients; nothing but this looks at it, as its image is beyond tests.
+OPEN_WEBUI = ROOT / "clients/examples/others/open-webui.yaml"
 PROJECT = yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))
 
 services = pytest.mark.parametrize("service", PROJECT["services"].values(), ids=PROJECT["services"].keys())
@@ -22,8 +24,9 @@ def mounts(service: dict[str, Any]) -> dict[str, str]:
     return {target: source for source, target, *_ in (volume.split(":") for volume in service["volumes"])}
 
 
-def test_it_is_a_compose_file() -> None:
-    checked = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", FOLDER / "compose.yaml")
+@pytest.mark.parametrize("file", [FOLDER / "compose.yaml", OPEN_WEBUI], ids=["ours", "open-webui"])
+def test_it_is_a_compose_file(file: Path) -> None:
+    checked = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
     assert checked.returncode == 0, checked.stdout
 
 

@@ -3,6 +3,7 @@ import sys
 from importlib.metadata import version
 from typing import Any, Literal
 
+from llama_index.core.base.llms.types import ThinkingBlock
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
@@ -32,12 +33,19 @@ def model(url: str, **more: Any) -> OpenAILike:
     )
 
 
+def reasoning(message: ChatMessage) -> str | None:
+    return "".join(block.content for block in message.blocks if isinstance(block, ThinkingBlock)) or None
+
+
 llm = model(asked["url"])
 whole = llm.chat(question)
 chunks = list(model(asked["url"], stream_options={"include_usage": True}).stream_chat(question))
 tool = FunctionTool.from_defaults(fn=lambda name: name, name="Place", description="A place.", fn_schema=Place)
 called = llm.chat_with_tools([tool], chat_history=question, tool_choice="Place")
 call = llm.get_tool_calls_from_response(called)[0]
+thinker = model(asked["url"], extra_body=asked["thinking"])
+thought = thinker.chat(question).message
+thoughts = list(thinker.stream_chat(question))
 print(
     json.dumps(
         {
@@ -48,7 +56,14 @@ print(
             "streamed_usage": chunks[-1].raw.usage.completion_tokens,
             "tool": [call.tool_name, call.tool_kwargs],
             "object": llm.as_structured_llm(Place).chat(question).raw.model_dump(),
+            "thought": {
+                "answer": thought.content,
+                "reasoning": reasoning(thought),
+                "streamed": [chunk.delta or "" for chunk in thoughts],
+                "streamed_reasoning": [reasoning(thoughts[-1].message) or ""],
+            },
             "retried": model(asked["busy_url"]).chat(question).message.content,
+            "streamed_retried": [chunk.delta or "" for chunk in model(asked["busy_url"]).stream_chat(question)],
         }
     )
 )
