@@ -53,7 +53,7 @@ def test_all_kinds_are_rendered_and_known() -> None:
     assert kinds >= CUSTOM.keys() - {"$defs"}
     assert kinds - CUSTOM.keys() == {
         "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PersistentVolumeClaim",
-        "Pod", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount",
+        "Pod", "PodDisruptionBudget", "Secret", "Service", "ServiceAccount", "StatefulSet",
     }  # fmt: skip
 
 
