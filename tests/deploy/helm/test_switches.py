@@ -45,8 +45,7 @@ def test_a_profile_is_mounted_and_restarts_the_pods_when_it_changes() -> None:
     config = next(each for each in one.of("ConfigMap") if each["metadata"]["name"] == "try-e3rl-profile")
     assert config["data"] == {"healing_profile.json": profiles[0]}
     checksums = {
-        each.workload["spec"]["template"]["metadata"]["annotations"]["checksum/profile"]
-        for each in (one, other)
+        each.workload["spec"]["template"]["metadata"]["annotations"]["checksum/profile"] for each in (one, other)
     }
     assert len(checksums) == 2
 
