@@ -18,6 +18,7 @@ dockerd --data-root "$engine/data" --exec-root "$engine/exec" --host "$DOCKER_HO
 dockerd=$!
 trap 'kill $dockerd; wait $dockerd || true' EXIT
 for _ in $(seq 60); do docker version >/dev/null 2>&1 && break || sleep 1; done
+docker version >/dev/null 2>&1 || { echo "the Docker engine does not start:"; tail --lines 3 "$engine/log"; exit 1; } >&2
 
 python=$(sed -n 's/^ARG PYTHON_IMAGE=//p' deploy/docker/Dockerfile)
 if ! docker image inspect "$python" >/dev/null 2>&1; then
