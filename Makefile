@@ -89,8 +89,8 @@ image: deploy-tools  ## build the image e3rl:VERSION-cpu and its bill of materia
 	  $(addprefix --secret id=pip$(,)src=,$(PIP_CONF)) $(BUILD_FLAGS) .
 	SYFT_CHECK_FOR_APP_UPDATE=false $(TOOLS)/bin/syft scan docker:$(IMAGE) --output spdx-json=build/e3rl-$(VERSION)-$(TARGET).spdx.json
 
-test-image: install  ## run that image, hardened: healthy, heals, drains, says why it does not start
-	E3RL_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/docker $(PYTEST_FLAGS)
+test-image: install deploy-tools  ## run that image, hardened, alone and by Compose: healthy, heals, drains, says why it does not start
+	E3RL_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/deploy/docker tests/deploy/compose $(PYTEST_FLAGS)
 
 clean:  ## remove .venv, caches and build results
 	rm -rf $(VENV) build dist clients/node_modules tests/clients/sdks/npm/node_modules clients/*/dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

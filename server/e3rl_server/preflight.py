@@ -21,6 +21,10 @@ class PortError(E3RLError):
     """The address to serve on cannot be had."""
 
 
+class ApiKeyError(E3RLError):
+    """The key that clients are to show is none that a client can show."""
+
+
 class MemoryShortage(E3RLError):
     """The model and its KV cache do not fit into memory."""
 
@@ -115,6 +119,21 @@ def check_port(host: str | None, port: int) -> None:
             ) from None
         except OverflowError:
             raise PortError(f"--port {port} is not a port: use 0 to 65535") from None
+
+
+def check_api_key(key: str | None) -> None:
+    """Refuse a ``VLLM_API_KEY`` that does not do what it is set for.
+
+    Raises:
+        ApiKeyError: it is empty, which vLLM takes for none, and serves everybody; or it begins or ends in white space,
+            which no header can carry, and nobody would be served.
+    """
+    if key == "":
+        raise ApiKeyError("VLLM_API_KEY is empty, which would let everybody in: set a key, or unset it")
+    if key and key != key.strip():
+        raise ApiKeyError(
+            "VLLM_API_KEY begins or ends in white space, which no client can send: often a line's end in its secret"
+        )
 
 
 def weights_size(model: str) -> int:

@@ -140,6 +140,9 @@ def _settle(args: argparse.Namespace) -> Healing:
     """Fill in all that `args` leaves open, having checked what can be checked."""
     if not args.headless and not args.uds:
         preflight.check_port(args.host, args.port)
+    key = os.environ.get("VLLM_API_KEY")
+    if not args.api_key:
+        preflight.check_api_key(key)
     args.model_tag = args.model_tag or args.model or _take_embedded(args)
     place = (args.model_tag, args.revision, args.download_dir)
     healing = decide(args, preflight.model_config(*place), preflight.profile_beside(*place))
@@ -153,7 +156,7 @@ def _settle(args: argparse.Namespace) -> Healing:
         args.max_num_queued_reqs = QUEUE_DEPTH * sequences * args.data_parallel_size
     url = banner.url_of(args.host, args.port, args.uds, tls=bool(args.ssl_certfile))
     has_page = not (args.no_playground or args.uds)  # a browser does not open a socket file
-    said = banner.banner(_served_name(args), healing, url, api_key=bool(args.api_key), playground=has_page)
+    said = banner.banner(_served_name(args), healing, url, api_key=bool(args.api_key or key), playground=has_page)
     setattr(args, banner.ATTRIBUTE, said)
     return healing
 

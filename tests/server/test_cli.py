@@ -177,6 +177,19 @@ def test_too_little_memory_names_the_flag(model: Path) -> None:
         settled(str(model), "--kv-cache-memory-bytes", "9000G")
 
 
+def test_a_key_from_the_environment_is_checked_where_no_flag_brings_one(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from e3rl_server.preflight import ApiKeyError
+
+    monkeypatch.setenv("VLLM_API_KEY", "")
+    assert "YOUR_KEY" in settled(str(model), "--api-key", "a-key").e3rl_banner
+    with pytest.raises(ApiKeyError, match="VLLM_API_KEY is empty"):
+        settled(str(model))
+    monkeypatch.setenv("VLLM_API_KEY", "a-key")
+    assert "YOUR_KEY" in settled(str(model)).e3rl_banner
+
+
 def test_train_is_the_training_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     import e3rl_training.cli
 

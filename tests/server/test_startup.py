@@ -120,6 +120,18 @@ def test_somebody_elses_address_is_refused() -> None:
         preflight.check_port("192.0.2.77", 0)
 
 
+@pytest.mark.parametrize(("key", "why"), [("", "is empty"), ("hush\n", "white space"), (" hush", "white space")])
+def test_a_key_that_keeps_nobody_out_or_everybody_is_refused_and_not_told(key: str, why: str) -> None:
+    with pytest.raises(preflight.ApiKeyError, match=f"VLLM_API_KEY .*{why}") as refused:
+        preflight.check_api_key(key)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", [None, "a key"])
+def test_a_key_or_none_is_taken(key: str | None) -> None:
+    preflight.check_api_key(key)
+
+
 @pytest.mark.parametrize(
     ("content", "why"), [(None, "no config.json"), ("[", "is not JSON"), ("[]", "not a JSON object")]
 )

@@ -22,8 +22,14 @@ MATRIX: dict[str, dict[str, Any]] = {
     "healing off": {"healing": {"mode": "off"}, "networkPolicy": {"enabled": False}},
     "no disruption budget": {"podDisruptionBudget": {"enabled": False}, "serviceAccount": {"annotations": {"a": "b"}}},
     "persistent cache": {"cache": {"persistent": True, "storageClass": "fast"}},
+    "shared cache": {"cache": {"persistent": True, "accessMode": "ReadWriteMany"}, "replicas": 2},
     "own cache and key": {"cache": {"existingClaim": "weights"}, "apiKey": {"enabled": True, "existingSecret": "keys"}},
     "hpa": {"autoscaling": {"type": "hpa"}, "monitoring": {"monitor": "ServiceMonitor", "rules": True}},
+    "keda, a cache each": {
+        "autoscaling": {"type": "keda"},
+        "monitoring": {"monitor": "PodMonitor"},
+        "cache": {"persistent": True},
+    },
     "ingress": {
         "ingress": {"enabled": True, "className": "nginx", "host": "e3rl.example", "annotations": {"a": "b"}},
         "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}]},
@@ -77,9 +83,15 @@ class Rendered(list[dict[str, Any]]):
         return resource
 
     @property
+    def workload(self) -> Any:
+        """The Deployment or StatefulSet: what makes the server's pods."""
+        (resource,) = self.of("Deployment") + self.of("StatefulSet")
+        return resource
+
+    @property
     def pod(self) -> Any:
-        """The server's pod, as the Deployment makes it."""
-        return self.one("Deployment")["spec"]["template"]["spec"]
+        """The server's pod, as the workload makes it."""
+        return self.workload["spec"]["template"]["spec"]
 
     @property
     def server(self) -> Any:

@@ -45,8 +45,7 @@ def test_a_profile_is_mounted_and_restarts_the_pods_when_it_changes() -> None:
     config = next(each for each in one.of("ConfigMap") if each["metadata"]["name"] == "try-e3rl-profile")
     assert config["data"] == {"healing_profile.json": profiles[0]}
     checksums = {
-        each.one("Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/profile"]
-        for each in (one, other)
+        each.workload["spec"]["template"]["metadata"]["annotations"]["checksum/profile"] for each in (one, other)
     }
     assert len(checksums) == 2
 
@@ -89,17 +88,41 @@ def test_an_api_key_of_one_s_own_is_not_made() -> None:
     assert rendered.server["env"][0]["valueFrom"]["secretKeyRef"]["name"] == "mine"
 
 
-def cache_of(values: dict[str, Any]) -> Any:
-    return next(volume for volume in render(values).pod["volumes"] if volume["name"] == "cache")
+def cache_of(cache: dict[str, Any]) -> Any:
+    return next(volume for volume in render({"cache": cache}).pod["volumes"] if volume["name"] == "cache")
 
 
 def test_the_cache() -> None:
     assert cache_of({}) == {"name": "cache", "emptyDir": {"sizeLimit": "20Gi"}}
     made = {"name": "cache", "persistentVolumeClaim": {"claimName": "try-e3rl-cache"}}
-    assert cache_of({"cache": {"persistent": True}}) == made
+    assert cache_of({"persistent": True, "accessMode": "ReadWriteMany"}) == made
     given = {"name": "cache", "persistentVolumeClaim": {"claimName": "mine"}}
-    assert cache_of({"cache": {"existingClaim": "mine"}}) == given
+    assert cache_of({"existingClaim": "mine"}) == given
     assert render({"cache": {"existingClaim": "mine"}}).of("PersistentVolumeClaim") == []
+
+
+@pytest.mark.parametrize("mode", ["ReadWriteOnce", "ReadWriteOncePod"])
+def test_a_claim_for_one_node_is_each_replica_s_own(mode: str) -> None:
+    cache = {"persistent": True, "accessMode": mode, "size": "7Gi", "storageClass": "fast"}
+    rendered = render({"replicas": 3, "cache": cache})
+    spec = rendered.one("StatefulSet")["spec"]
+    (template,) = spec["volumeClaimTemplates"]
+    assert template["metadata"]["name"] == "cache"
+    assert template["spec"] == {
+        "accessModes": [mode],
+        "storageClassName": "fast",
+        "resources": {"requests": {"storage": "7Gi"}},
+    }
+    assert spec["replicas"] == 3 and spec["podManagementPolicy"] == "Parallel"
+    assert spec["serviceName"] == rendered.one("Service")["metadata"]["name"]
+    assert rendered.of("Deployment") == rendered.of("PersistentVolumeClaim") == []
+
+
+def test_what_cannot_change_in_a_stateful_set_does_not_change_with_the_version() -> None:
+    spec = render({"cache": {"persistent": True}}).one("StatefulSet")["spec"]
+    labels = spec["volumeClaimTemplates"][0]["metadata"]["labels"]
+    assert labels == spec["selector"]["matchLabels"]
+    assert not {"app.kubernetes.io/version", "helm.sh/chart"} & labels.keys()
 
 
 def test_a_claim_for_one_pod_is_given_up_before_the_next_pod_wants_it() -> None:
@@ -107,7 +130,8 @@ def test_a_claim_for_one_pod_is_given_up_before_the_next_pod_wants_it() -> None:
         return str(render({"cache": cache}).one("Deployment")["spec"]["strategy"]["type"])
 
     assert strategy({}) == "RollingUpdate"
-    assert strategy({"persistent": True}) == "Recreate"
+    assert strategy({"existingClaim": "mine"}) == "Recreate"
+    assert strategy({"existingClaim": "mine", "accessMode": "ReadWriteMany"}) == "RollingUpdate"
     assert strategy({"persistent": True, "accessMode": "ReadWriteMany"}) == "RollingUpdate"
 
 
@@ -131,8 +155,7 @@ def test_hpa() -> None:
     values = {"autoscaling": {"type": "hpa", "maxReplicas": 8, "kvCacheUsage": 0.75}, "monitoring": SCRAPED}
     rendered = render(values)
     scaler = rendered.one("HorizontalPodAutoscaler")["spec"]
-    assert scaler["scaleTargetRef"]["name"] == rendered.one("Deployment")["metadata"]["name"]
-    assert "replicas" not in rendered.one("Deployment")["spec"]
+    assert "replicas" not in rendered.workload["spec"]
     targets = {metric["pods"]["metric"]["name"]: metric["pods"]["target"] for metric in scaler["metrics"]}
     adapter = yaml.safe_load((DEPLOY / "monitoring/prometheus-adapter.yaml").read_text("utf-8"))
     assert targets.keys() == {rule["name"]["as"] for rule in adapter["rules"]["custom"]}
@@ -142,11 +165,19 @@ def test_hpa() -> None:
 def test_keda_asks_for_this_release() -> None:
     rendered = render({"autoscaling": {"type": "keda"}, "monitoring": {"monitor": "PodMonitor"}})
     scaled = rendered.one("ScaledObject")["spec"]
-    assert "replicas" not in rendered.one("Deployment")["spec"]
+    assert "replicas" not in rendered.workload["spec"]
     assert [trigger["metadata"]["query"] for trigger in scaled["triggers"]] == [
         'sum(vllm:num_requests_waiting{namespace="models", release="try"})',
         'sum(vllm:kv_cache_usage_perc{namespace="models", release="try"})',
     ]
+
+
+@pytest.mark.parametrize(("scaler", "of"), [("hpa", "HorizontalPodAutoscaler"), ("keda", "ScaledObject")])
+@pytest.mark.parametrize("cache", [{}, {"persistent": True}])
+def test_what_makes_the_pods_is_scaled(scaler: str, of: str, cache: dict[str, Any]) -> None:
+    rendered = render({"autoscaling": {"type": scaler}, "monitoring": SCRAPED, "cache": cache})
+    target = rendered.one(of)["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == (rendered.workload["kind"], rendered.workload["metadata"]["name"])
 
 
 @pytest.mark.parametrize(("kind", "where"), [("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")])
@@ -227,8 +258,8 @@ def test_every_pod_meets_the_restricted_standard(values: dict[str, Any]) -> None
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
 def test_selectors_find_the_server_s_pods_and_no_others(values: dict[str, Any]) -> None:
     rendered = render(values)
-    wanted = rendered.one("Deployment")["spec"]["selector"]["matchLabels"].items()
-    assert wanted <= rendered.one("Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    wanted = rendered.workload["spec"]["selector"]["matchLabels"].items()
+    assert wanted <= rendered.workload["spec"]["template"]["metadata"]["labels"].items()
     assert rendered.one("Service")["spec"]["selector"].items() == wanted
     for pod in rendered.of("Pod"):
         assert not wanted <= pod["metadata"]["labels"].items()
@@ -237,9 +268,10 @@ def test_selectors_find_the_server_s_pods_and_no_others(values: dict[str, Any]) 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
 def test_every_volume_is_mounted_and_every_mount_has_a_volume(values: dict[str, Any]) -> None:
     rendered = render(values)
-    assert {volume["name"] for volume in rendered.pod["volumes"]} == {
+    claims = (claim["metadata"]["name"] for claim in rendered.workload["spec"].get("volumeClaimTemplates", []))
+    assert sorted([*(volume["name"] for volume in rendered.pod["volumes"]), *claims]) == sorted(
         mount["name"] for mount in rendered.server["volumeMounts"]
-    }
+    )
 
 
 def test_helm_s_own_tests_know_their_script() -> None:
@@ -253,6 +285,7 @@ def test_helm_s_own_tests_know_their_script() -> None:
 def test_the_notes_tell_the_next_commands() -> None:
     told = notes({"apiKey": {"enabled": True}})
     assert "rollout status deployment/try-e3rl" in told
+    assert "rollout status statefulset/try-e3rl" in notes({"cache": {"persistent": True}})
     assert "helm test try --namespace models" in told
     assert "get secret try-e3rl-api-key" in told and "authorization: Bearer $API_KEY" in told
     assert "port-forward service/try-e3rl 8000:80" in told

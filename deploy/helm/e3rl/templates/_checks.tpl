@@ -23,8 +23,8 @@
 {{- if and $v.cache.existingClaim $v.cache.persistent -}}
 {{- fail "cache.existingClaim and cache.persistent exclude each other: a claim of yours, or one that is made" -}}
 {{- end -}}
-{{- if and $several $v.cache.persistent (ne $v.cache.accessMode "ReadWriteMany") -}}
-{{- fail "cache.persistent with several replicas needs cache.accessMode=ReadWriteMany: they share one claim" -}}
+{{- if and $several $v.cache.existingClaim (ne $v.cache.accessMode "ReadWriteMany") -}}
+{{- fail "cache.existingClaim with several replicas needs cache.accessMode=ReadWriteMany: they share one claim" -}}
 {{- end -}}
 {{- if and (ne $v.autoscaling.type "none") (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" -}}

@@ -3,7 +3,7 @@
 {{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
-{{/* What tells this release's server pods from all others; immutable in a Deployment. */}}
+{{/* What tells this release's server pods from all others; immutable in what makes them. */}}
 {{- define "e3rl.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -27,8 +27,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.apiKey.existingSecret | default (printf "%s-api-key" (include "e3rl.fullname" .)) }}
 {{- end }}
 
+{{/* A claim that one node mounts at a time is each replica's own: a StatefulSet makes them. */}}
+{{- define "e3rl.kind" -}}
+{{- if and .Values.cache.persistent (ne .Values.cache.accessMode "ReadWriteMany") }}StatefulSet{{ else }}Deployment{{ end }}
+{{- end }}
+
+{{/* The claim that all replicas share. */}}
 {{- define "e3rl.claim" -}}
 {{ .Values.cache.existingClaim | default (printf "%s-cache" (include "e3rl.fullname" .)) }}
+{{- end }}
+
+{{- define "e3rl.claimSpec" -}}
+accessModes: [{{ .Values.cache.accessMode }}]
+{{- with .Values.cache.storageClass }}
+storageClassName: {{ . }}
+{{- end }}
+resources:
+  requests: {storage: {{ .Values.cache.size }}}
 {{- end }}
 
 {{/* What the restricted pod security standard asks of a pod, and of a container. */}}
