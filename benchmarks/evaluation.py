@@ -33,7 +33,7 @@ def summarise(reports: Sequence[Report]) -> dict[str, Any]:
         found["at_healed_tokens"] = {
             name: {
                 "tokens": interval([one[name]["tokens"] for one in at_equal]),
-                "accuracy": interval([one[name]["accuracy"]["mean"] for one in at_equal]),
+                "accuracy": interval([one[name]["accuracy"] for one in at_equal]),
                 "healed_minus_this": significant([one[name]["healed_minus_this"]["mean"] for one in at_equal]),
             }
             for name in at_equal[0]

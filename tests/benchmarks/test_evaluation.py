@@ -14,7 +14,7 @@ def report(healed: float, plain: float, auroc: float | None = 0.8) -> dict[str, 
         return {"accuracy": {"mean": mean}, "tokens": tokens, "erased_tokens": tokens - 30, **more}
 
     arms = {"plain@1.0": arm(plain, 30.0), "healed@1.0": arm(healed, 36.0, minus_plain={"mean": healed - plain})}
-    rival = {"tokens": 30.0, "accuracy": {"mean": plain}, "healed_minus_this": {"mean": healed - plain}}
+    rival = {"tokens": 30.0, "accuracy": plain, "healed_minus_this": {"mean": healed - plain}}
     uncertainty = {"plain@1.0": {"auroc_of_wrong": auroc}}
     return {
         "measured": {"arms": arms, "at_healed_tokens": {"rivals": {"plain@1.0": rival}}, "uncertainty": uncertainty}
