@@ -1,12 +1,14 @@
 """`e3rl eval` on checkpoints that differ in their seed alone: each arm's mean over them, and its interval.
 
 One evaluation's own intervals are over problems; these are Student's, over checkpoints, and tell what holds for
-policies made so, not for one of them. Each is asked the same problems. Evaluations are kept in `--runs`, and go on.
+policies made so, not for one of them. Each is asked the same problems. Evaluations are kept
+in `--runs`; what is there already is not run again, and one that broke off goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
 import subprocess
@@ -70,15 +72,27 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(checkpoint: Path, args: argparse.Namespace) -> Report:
     if not (checkpoint / "config.json").is_file():
         raise BenchmarkError(f"--checkpoints: {checkpoint} is no model folder")
-    folder = args.runs / "-".join(checkpoint.resolve().parts[-2:])
-    command = [sys.executable, "-m", "e3rl_server", "eval", "--model", str(checkpoint), "--data", args.data]
-    command += ["--limit", str(args.limit), "--samples", str(args.samples), "-o", str(folder)]
-    command += ["--arms", args.arms] if args.arms else []
-    done = subprocess.run([*command, "--", *SERVER], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BenchmarkError(f"`{shlex.join(command)}`: {last}")
-    report: Report = json.loads((folder / "report.json").read_text("utf-8"))
+    asked = [
+        "--model",
+        str(checkpoint),
+        "--data",
+        args.data,
+        "--limit",
+        str(args.limit),
+        "--samples",
+        str(args.samples),
+    ]
+    asked += ["--arms", args.arms] if args.arms else []
+    digest = hashlib.sha256(shlex.join([*asked, *SERVER]).encode()).hexdigest()[:8]
+    folder = args.runs / "-".join([*checkpoint.resolve().parts[-2:], digest])
+    kept = folder / "report.json"
+    if not kept.is_file() or not json.loads(kept.read_text("utf-8"))["complete"]:
+        command = [sys.executable, "-m", "e3rl_server", "eval", *asked, "-o", str(folder), "--", *SERVER]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise BenchmarkError(f"{checkpoint}: {last}")
+    report: Report = json.loads(kept.read_text("utf-8"))
     return report
 
 

@@ -56,7 +56,8 @@ class Exchange:
         self._id_suffix = id_suffix
         self._keeps_records = not streamed or policy.return_erased
         self._records: list[Records] = []
-        self._bindings: list[Binding] = []
+        # A count, not a list: an exchange that held its bindings would wait for the garbage collector with them.
+        self._prompts = 0
         self._seq = 0
         self._news: asyncio.Future[None] | None = None
 
@@ -69,12 +70,12 @@ class Exchange:
             request_id: the id that vLLM's serving layer gives the engine request.
             reasoning_over: see `ChoiceTrack`.
         """
-        if not self._bindings:
+        if not self._prompts:
             self.response_id = request_id.rpartition(self._id_suffix)[0] if self._id_suffix else request_id
             if self.log is not None:
                 self.log.begin(self.response_id)
-        binding = Binding(self, len(self._bindings))
-        self._bindings.append(binding)
+        binding = Binding(self, self._prompts)
+        self._prompts += 1
         for index in range(self.n):
             choice = binding.first + index
             records = Records() if self._keeps_records else None
@@ -86,7 +87,7 @@ class Exchange:
 
     @property
     def one_prompt(self) -> bool:
-        return len(self._bindings) == 1
+        return self._prompts == 1
 
     def announce(self) -> None:
         """Wake who waits for `news`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -144,7 +143,6 @@ def test_a_client_that_leaves_leaves_nothing_behind(data: st.DataObject) -> None
                 break
         await stream.aclose()
         del stream
-        gc.collect(1)
         await asyncio.sleep(0)
         assert len(world.exchanges) == 0
         assert world.engine is not None

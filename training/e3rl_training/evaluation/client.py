@@ -200,7 +200,8 @@ class Server:
 
 def open_client(url: str, concurrency: int) -> httpx.AsyncClient:
     """An HTTP client for a server's address, with or without `/v1` at its end."""
-    limits = httpx.Limits(max_connections=concurrency)
+    # uvicorn closes a connection that was idle for five seconds, httpx's own limit: a request sent just then is lost.
+    limits = httpx.Limits(max_connections=concurrency, keepalive_expiry=2.0)
     base = url.rstrip("/").removesuffix("/v1")
     try:
         return httpx.AsyncClient(base_url=base, timeout=httpx.Timeout(_PATIENCE, connect=10.0), limits=limits)
