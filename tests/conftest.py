@@ -6,9 +6,14 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # A shell's background job ignores SIGINT, and so do the processes it starts: none of them could be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Property tests measure nothing: on a busy machine no example is too slow.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.fake_vllm import Script, Segment, token
 from tests.server.world import KnowingClient, PlainClient, Shape, World, tapped_world
 
 _TEXT = st.text(st.sampled_from("ab .\n<é→🙂"), min_size=1, max_size=12)
-_SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_SETTINGS = settings(max_examples=150)
 
 
 def _pieces(draw: Any, text: str) -> tuple[int, ...]:

@@ -40,6 +40,19 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._end, keys.encode())
 
+    def interrupt_until(self, pattern: str, timeout: float = 60) -> None:
+        """Press Ctrl-C until it is heard: between showing a prompt and listening, Python's line editor loses one."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.type("\x03")
+            try:
+                self.wait_for(pattern, timeout=2)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
+
     def wait_for(self, pattern: str, timeout: float = 60) -> re.Match[str]:
         """Read until `pattern` has been shown, and take everything up to its end off `shown`."""
         deadline = time.monotonic() + timeout

@@ -155,8 +155,7 @@ def test_an_error_ends_the_turn_and_not_the_chat() -> None:
         terminal.type("2 + 2?\r")
         shown = terminal.wait_for(r"error: the stream ended before the answer did[^\n]*\n.*> ")
         assert "Yes." not in shown[0].rpartition("It is 4.")[2]
-        terminal.type("\x03")
-        terminal.wait_for("> ")
+        terminal.interrupt_until("> ")
         terminal.type("\x04")
         assert terminal.exit_status() == 0
 
