@@ -98,6 +98,8 @@ class OpenRequest:
     deadline: float | None
     """Monotonic seconds after which nothing is erased."""
     stop: tuple[str, ...]
+    reasoner: Any
+    """vLLM's reasoning parser, where healing ends with the reasoning; else None."""
     redrawn: bool = False
     """The draw in the engine samples at another temperature than the request asked for."""
     prompt_logprobs: Any = None
@@ -108,7 +110,7 @@ class OpenRequest:
     _exhausted: set[Limit] = field(default_factory=set)
 
     @classmethod
-    def begin(cls, request: Request, healer: Healer) -> OpenRequest:
+    def begin(cls, request: Request, healer: Healer, reasoner: Any = None) -> OpenRequest:
         """Take a request into care: from here on the worker reports its sampled tokens' raw logprobs."""
         params = request.sampling_params
         request.sampling_params = compat.signal_params(params)
@@ -123,6 +125,7 @@ class OpenRequest:
             grammar=compat.GrammarMark.of(request),
             deadline=None if milliseconds is None else time.monotonic() + milliseconds / 1000,
             stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            reasoner=reasoner,
         )
 
     @property
@@ -134,9 +137,10 @@ class OpenRequest:
     def live(self) -> bool:
         return self.healer.policy.stream == "live"
 
-    @property
-    def reasoning_only(self) -> bool:
-        return self.healer.policy.scope == "reasoning"
+    def ends_reasoning(self, request: Request, token: int) -> bool:
+        """Whether this token, the newest, ends the reasoning, and healing with it."""
+        parser = self.reasoner
+        return parser is not None and bool(parser.is_reasoning_end_streaming(request.all_token_ids, [token]))
 
     # --- logprobs ---------------------------------------------------------------------------------------------------
 

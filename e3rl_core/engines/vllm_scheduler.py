@@ -89,11 +89,14 @@ class HealingScheduler(AsyncScheduler):
             logger.error("Request refused: %s", error)
             self.grammar_compile_error_reqs.add(request.request_id)
             return
-        if policy.mode == "off" or (policy.scope == "reasoning" and self._text.reasoning_ended(request)):
+        if policy.mode == "off":
+            return
+        reasoner = self._text.reasoner(request) if policy.scope == "reasoning" else None
+        if reasoner is not None and reasoner.is_reasoning_end(request.prompt_token_ids or []):
             return
         group, member = self._join_group(request.request_id)
         healer = Healer(policy, self.defaults.profile, group, member)
-        self._open[request.request_id] = OpenRequest.begin(request, healer)
+        self._open[request.request_id] = OpenRequest.begin(request, healer, reasoner)
 
     def _policy(self, request: Request) -> HealingPolicy:
         wanted = (request.sampling_params.extra_args or {}).get(compat.KEY)
@@ -194,9 +197,11 @@ class HealingScheduler(AsyncScheduler):
         open_request = self._open.get(request.request_id)
         status = request.status
         new_token_ids, stopped = super()._update_request_with_output(request, new_token_ids, is_stale)
-        if open_request is None or not open_request.healer.active:
+        if open_request is None:
             return new_token_ids, stopped
-        self._touched[request.request_id] = open_request
+        self._touched[request.request_id] = open_request  # its surprisals are reported to its end, healed or not
+        if not open_request.healer.active:
+            return new_token_ids, stopped
         if open_request.withholds:
             self._in_grammar.add(request.request_id)
             if not self._accept_tokens(request, new_token_ids):
@@ -230,7 +235,7 @@ class HealingScheduler(AsyncScheduler):
             boundary=self._text.boundary(token),
             final=stopped,
             closes=bool(open_request.stop) and self._text.completes_stop(request, open_request.stop),
-            reasoning_over=open_request.reasoning_only and self._text.ends_reasoning(request, token),
+            reasoning_over=open_request.ends_reasoning(request, token),
             late=open_request.deadline is not None and time.monotonic() > open_request.deadline,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from e3rl_core.engines import vllm_compat as compat
 from e3rl_core.segmentation import boundary_table
 
 if TYPE_CHECKING:
@@ -28,15 +29,7 @@ class RequestText:
             size = config.model_config.get_vocab_size()
             texts = self._tokenizer.batch_decode([[token] for token in range(min(size, len(self._tokenizer)))])
             self._boundaries = boundary_table(texts).ljust(size, b"\0")
-        self._reasoner = self._make_reasoner(config)
-
-    def _make_reasoner(self, config: VllmConfig) -> Any:
-        name = config.structured_outputs_config.reasoning_parser
-        if not name or self._tokenizer is None:
-            return None
-        from vllm.reasoning import ReasoningParserManager
-
-        return ReasoningParserManager.get_reasoning_parser(name)(tokenizer=self._tokenizer)
+        self._reasoning_parser = config.structured_outputs_config.reasoning_parser
 
     def boundary(self, token: int) -> int:
         """The `Boundary` this token's text ends; 0 without a tokenizer."""
@@ -57,12 +50,14 @@ class RequestText:
         before = self._tokenizer.decode(tail[:-1])
         return any(s in text and s not in before for s in stop)
 
-    def reasoning_ended(self, request: Request) -> bool:
-        """Whether the prompt leaves no reasoning to come."""
-        return self._reasoner is not None and bool(self._reasoner.is_reasoning_end(request.prompt_token_ids or []))
+    def reasoner(self, request: Request) -> Any:
+        """A parser of this request's own: how its reasoning ends can depend on its chat template's settings.
 
-    def ends_reasoning(self, request: Request, token: int) -> bool:
-        """Whether this token, the newest, ends the reasoning."""
-        if self._reasoner is None:
-            return False
-        return bool(self._reasoner.is_reasoning_end_streaming(request.all_token_ids, [token]))
+        None where the deployment has no tokenizer or names no parser.
+        """
+        if not self._reasoning_parser or self._tokenizer is None:
+            return None
+        from vllm.reasoning import ReasoningParserManager
+
+        parser = ReasoningParserManager.get_reasoning_parser(self._reasoning_parser)
+        return parser(self._tokenizer, **compat.parser_settings(request.sampling_params))

@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from e3rl_core.engines.vllm_compat import KEY, TappedRequest
+from e3rl_core.engines.vllm_compat import KEY, TappedRequest, with_parser_settings
 from e3rl_core.events import Op, Summary, load_ops
 from e3rl_core.policy import HealingPolicy
 from e3rl_server.frontier import ChoiceTrack, PendingEvent, ReasoningOver, Records
@@ -266,6 +266,8 @@ class HealingClient:
                 prompt, sampling_params, request_id, **kwargs
             )
             return stock
+        if exchange.policy.scope == "reasoning" and kwargs.get("reasoning_parser_kwargs"):
+            sampling_params = with_parser_settings(sampling_params, kwargs["reasoning_parser_kwargs"])
         engine_id, binding = self._exchanges.bind(exchange, request_id, kwargs)
         return _watched(binding, self._engine_client.generate(prompt, sampling_params, engine_id, **kwargs))
 

@@ -11,6 +11,7 @@ checks each against the installed vLLM and fails with the name that moved.
     worker       install_worker_hooks      a resumed request gets its redraw's sampling parameters (model runner V1);
                                            the surprisal alone, without full-vocabulary ranks
     API          install_frontend_hooks    bad healing settings are a 400; ops are taken off outputs, in order
+    API          with_parser_settings      the scheduler knows how this request's reasoning ends
     trainer      in_process_scheduler      a new profile every step
     trainer      reload_weights            new weights every step
     trainer      shut_down                 an engine's end leaves the trainer's process group alone
@@ -34,6 +35,7 @@ from e3rl_core.engines.vllm_compat.ops import (
     put_ops,
     take_ops,
 )
+from e3rl_core.engines.vllm_compat.reasoning import parser_settings, with_parser_settings
 from e3rl_core.engines.vllm_compat.scheduler import (
     GrammarMark,
     RequestSurgery,
@@ -69,6 +71,7 @@ __all__ = [
     "in_process_scheduler",
     "install_frontend_hooks",
     "install_worker_hooks",
+    "parser_settings",
     "put_ops",
     "refuse_unhealable",
     "reload_weights",
@@ -77,5 +80,6 @@ __all__ = [
     "shut_down",
     "signal_params",
     "take_ops",
+    "with_parser_settings",
     "worker_hooks_installed",
 ]

@@ -172,6 +172,21 @@ def thoughts(url: str) -> dict[str, Any]:
     return message
 
 
+def test_healing_can_end_with_the_reasoning(url: str) -> None:
+    settings = {**FORCED["healing"], "scope": "reasoning"}
+    body = {"messages": [{"role": "user", "content": ASKED["question"]}], **ASKED["sampling"], **ASKED["thinking"]}
+    answer = httpx.post(f"{url}/v1/chat/completions", json={**body, "healing": settings}, timeout=120).json()
+    message = answer["choices"][0]["message"]
+    assert message["content"] and answer["healing"]["erasures"]
+    # The last segment ends with the thoughts: nothing of the rest is scored.
+    thought = len(message["reasoning"]) + len("</think>")
+    assert sum(record["chars"] for record in answer["healing"]["records"]) == thought
+    assert answer["healing"]["committed_tokens"] == answer["usage"]["completion_tokens"]
+    body["chat_template_kwargs"] = {"thinking": False}
+    answer = httpx.post(f"{url}/v1/chat/completions", json={**body, "healing": settings}, timeout=120).json()
+    assert answer["healing"]["segments"] == 0
+
+
 def _command(client: str, suffix: str) -> list[str]:
     """What runs a script in the environment of a client; the test is skipped, or fails, where there is none."""
     if suffix == ".mjs":
