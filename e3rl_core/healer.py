@@ -9,13 +9,14 @@ The order of checks at the end of a segment:
   3. no reason            -> commit
   4. mode shadow          -> commit, noting the reason that would have erased
   5. cap or budget spent  -> commit by force, keeping the last or the best draw (F7)
-  6. otherwise            -> erase; the engine truncates to the checkpoint and samples again
+  6. otherwise            -> erase; the engine truncates to the checkpoint and samples again. Under `erase_from: onset`
+                             what stands before the spike is committed first, as a segment of its own
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -60,15 +61,6 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Erase:
-    """Truncate to the checkpoint, forget these tokens, sample again."""
-
-    segment: int
-    draw: Draw
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
 class Commit:
     """The segment is final: release `draw.tokens`."""
 
@@ -91,6 +83,17 @@ class Commit:
     def reinserted(self) -> bool:
         """The kept draw is not the one in the engine: truncate to the checkpoint and put `draw.tokens` there."""
         return self.discarded is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Truncate to the checkpoint, forget these tokens, sample again."""
+
+    segment: int
+    draw: Draw
+    reason: Reason
+    head: Commit | None = None
+    """Of a draw erased from its onset: the segment before, made of the tokens that stay. The checkpoint is its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Healer:
 
     __slots__ = (
         "_best", "_first_u", "_group", "_member", "_meter", "_own", "_previous_mean", "_profile", "_rule",
-        "_segment_drawn", "_surprisals", "_tokens", "active", "attempt", "policy", "totals",
+        "_segment_drawn", "_streak", "_surprisals", "_tokens", "active", "attempt", "policy", "totals",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +152,8 @@ class Healer:
         self._first_u: float | None = None
         self._best: Draw | None = None
         self._segment_drawn = 0
+        #: Erasures since a whole draw was last kept: more than `attempt` where heads were kept in between.
+        self._streak = 0
 
     @property
     def holds(self) -> bool:
@@ -205,20 +210,19 @@ class Healer:
         reason = self._reason(draw)
         limit = None
         if reason is not None and self.holds:
-            limit = self._limit(len(draw.tokens), late)
+            head, tail = self._split(draw) if reason is Reason.UNCERTAINTY else (None, draw)
+            limit = self._limit(len(tail.tokens), len(draw.tokens), late)
             if limit is None:
-                return self._erase(draw, reason)
+                return self._erase(head, tail, reason)
         commit = self._commit(draw, reason, limit)
+        self._own.add(commit.draw.uncertainty.u)  # not of a head: it is calm by choice, and would lower what is normal
         if commit.draw.ends_reasoning and self.policy.scope == "reasoning":
             self.active = False
         return commit
 
     def _score(self, final: bool, ends_reasoning: bool) -> Draw:
         uncertainty = self._meter.read(self._previous_mean)
-        if self._first_u is None:
-            self._first_u = uncertainty.u
-            if self._group is not None:
-                self._group.add(self.segment, self._member, uncertainty.u)
+        self._note_first(uncertainty.u)
         return Draw(
             attempt=self.attempt,
             tokens=tuple(self._tokens),
@@ -229,13 +233,50 @@ class Healer:
             ends_reasoning=ends_reasoning,
         )
 
+    def _note_first(self, u: float) -> None:
+        """The siblings compare with a segment's first draw."""
+        if self._first_u is None:
+            self._first_u = u
+            if self._group is not None:
+                self._group.add(self.segment, self._member, u)
+
+    def _split(self, draw: Draw) -> tuple[Draw | None, Draw]:
+        """What stays of a draw to be erased, and what goes [ours].
+
+        It goes from the first token whose smoothed surprisal (F2) is above the threshold. Where there is none, where it
+        is the first, or where the rest alone is not above the threshold (F3), all of it goes.
+        """
+        if self.policy.erase_from == "segment" or (at := self._onset(draw)) == 0:
+            return None, draw
+        kept = self._scored(draw.surprisals[:at], self._previous_mean)
+        rest = self._scored(draw.surprisals[at:], kept.mean)
+        if rest.u <= draw.threshold:
+            return None, draw
+        part = replace(draw, tokens=draw.tokens[:at], surprisals=draw.surprisals[:at], uncertainty=kept)
+        tail = replace(draw, tokens=draw.tokens[at:], surprisals=draw.surprisals[at:], uncertainty=rest, attempt=0)
+        return replace(part, final=False, ends_reasoning=False), tail
+
+    def _onset(self, draw: Draw) -> int:
+        meter = SurprisalMeter(self.policy.uncertainty)
+        for place, surprisal in enumerate(draw.surprisals):
+            meter.feed(surprisal)
+            if meter.highest > draw.threshold:
+                return place
+        return 0
+
+    def _scored(self, surprisals: Sequence[float], previous_mean: float | None) -> Uncertainty:
+        meter = SurprisalMeter(self.policy.uncertainty)
+        for surprisal in surprisals:
+            meter.feed(surprisal)
+        return meter.read(previous_mean)
+
     def _threshold(self) -> float:
         rule = self.policy.threshold
         prior = self._prior()
         own = self._own.shrunk(prior, rule.prior_segments)
         group = self._group.without(self.segment, self._member, own.std) if self._group is not None else None
         beta = baseline(own, group, rule)
-        return threshold(beta, self._own.mean, prior, self.attempt, rule)
+        return threshold(beta, self._own.mean, prior, self._streak, rule)
 
     def _prior(self) -> Moments:
         return self._profile.prior(self.segment) if self._profile is not None else DEFAULT_PRIOR
@@ -246,14 +287,14 @@ class Healer:
             return Reason.SCHEDULE if self.attempt < schedule[self.segment % len(schedule)] else None
         return Reason.UNCERTAINTY if draw.uncertainty.u > draw.threshold else None
 
-    def _limit(self, drawn: int, late: bool) -> Limit | None:
-        """F6: the first limit that forbids erasing `drawn` more tokens. A budget's first denial is remembered.
+    def _limit(self, erased: int, drawn: int, late: bool) -> Limit | None:
+        """F6: the first limit that forbids erasing `erased` of `drawn` tokens. A budget's first denial is remembered.
 
         The fraction counts the redraw to come, taken to be as long: else a first segment could never be erased.
         """
-        if self.attempt >= self.policy.max_erasures:
+        if self._streak >= self.policy.max_erasures:
             return Limit.MAX_ERASURES
-        limit = self._overdrawn(self.totals.erased_tokens + drawn, self.totals.committed_tokens + drawn)
+        limit = self._overdrawn(self.totals.erased_tokens + erased, self.totals.committed_tokens + drawn)
         if limit is None and late:
             limit = Limit.DEADLINE
         if limit is not None:
@@ -269,13 +310,22 @@ class Healer:
             return None
         return Limit.ERASED_FRACTION if erased > budget.erased_fraction * (committed + erased) else None
 
-    def _erase(self, draw: Draw, reason: Reason) -> Erase:
-        erase = Erase(self.segment, draw, reason)
+    def _erase(self, head: Draw | None, draw: Draw, reason: Reason) -> Erase:
+        streak, kept = self._streak + 1, None
+        if head is not None:
+            if self.attempt == 0:  # nothing was bought there: the next segment tells what was
+                self._first_u = head.uncertainty.u
+            self._segment_drawn -= len(draw.tokens)
+            kept = self._commit(head, None, None)
+            self._segment_drawn = len(draw.tokens)
+            self._note_first(draw.uncertainty.u)
+        erase = Erase(self.segment, draw, reason, kept)
         if self.policy.keep == "best" and (self._best is None or draw.uncertainty.u < self._best.uncertainty.u):
             self._best = draw
         self.totals.erased_tokens += len(draw.tokens)
         self.totals.erasures += 1
         self.attempt += 1
+        self._streak = streak
         self._clear_draw()
         return erase
 
@@ -297,9 +347,8 @@ class Healer:
             totals.erased_tokens += len(draw.tokens) - len(kept.tokens)
         totals.committed_tokens += len(kept.tokens)
         totals.segments += 1
-        self._own.add(kept.uncertainty.u)
         self._previous_mean = kept.uncertainty.mean
-        self.attempt = 0
+        self.attempt = self._streak = 0
         self._first_u = None
         self._best = None
         self._segment_drawn = 0

@@ -122,6 +122,11 @@ class HealingPolicy(_Settings):
     max_erasures: int = Field(5, ge=0, le=64, description="F6: erasures at one checkpoint [reported: 5].")
     budget: Budget = Budget()
     retry: Retry = Retry()
+    erase_from: Literal["segment", "onset"] = Field(
+        "segment",
+        description="Erase the whole segment, or from its first token with a smoothed surprisal above the threshold: "
+        "what stands before it becomes a segment of its own, and stays [ours].",
+    )
     keep: Literal["last", "best"] = Field("last", description="F7: which draw stays when the cap is reached.")
     scope: Literal["all", "reasoning"] = Field("all", description="Heal the whole answer, or its reasoning only.")
     stream: Literal["committed", "live"] = Field(

@@ -203,6 +203,8 @@ def _decode(model: Any, rows: list[_Row], top_p: float, seats: int) -> dict[int,
 def _apply(verdict: Verdict, row: _Row, place: int, cache: RaggedCache) -> None:
     """Bring the cache behind the verdict: it holds all of the row's tokens but the last, which runs next."""
     if isinstance(verdict, Erase):
+        if verdict.head is not None:
+            cache.forget_aside(place)
         aside = verdict.draw.attempt if row.healer.policy.keep == "best" else None
         cache.cut(place, row.checkpoint - 1, aside=aside)
     elif isinstance(verdict, Commit):
@@ -285,6 +287,9 @@ class _Row:
             late=self._late(),
         )
         if isinstance(verdict, Erase):
+            if verdict.head is not None:
+                self._record(verdict.head.draw, verdict.head, temperature, kept=True)
+                self.checkpoint += len(verdict.head.draw.tokens)
             self._record(verdict.draw, verdict, temperature, kept=False)
             self._cut()
         elif isinstance(verdict, Commit):
@@ -329,13 +334,14 @@ class _Row:
 
     def _record(self, draw: Draw, verdict: Erase | Commit, temperature: float, *, kept: bool) -> None:
         start = self.checkpoint - self.prompt_length
+        end = start + len(draw.tokens)
         record = RolloutDraw(
             segment=verdict.segment,
             attempt=draw.attempt,
             start=start,
             tokens=draw.tokens,
-            surprisals=tuple(self.surprisals[start:]),
-            logprobs=tuple(self.logprobs[start:]),
+            surprisals=tuple(self.surprisals[start:end]),
+            logprobs=tuple(self.logprobs[start:end]),
             temperature=temperature,
             uncertainty=draw.uncertainty,
             threshold=draw.threshold,

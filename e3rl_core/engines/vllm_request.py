@@ -14,7 +14,7 @@ from vllm.v1.outputs import LogprobsLists, ModelRunnerOutput
 
 from e3rl_core.engines import vllm_compat as compat
 from e3rl_core.errors import PolicyError
-from e3rl_core.events import BudgetOp, CommittedOp, ErasedOp, committed_op, dump_ops, erased_op
+from e3rl_core.events import BudgetOp, CommittedOp, DraftedOp, ErasedOp, committed_op, dump_ops, erased_op
 from e3rl_core.healer import Commit, Erase, Healer, Limit
 from e3rl_core.profile import Defaults
 
@@ -208,6 +208,8 @@ class OpenRequest:
 
     def note_erase(self, erase: Erase, recomputed: int) -> None:
         policy = self.healer.policy
+        if erase.head is not None and self.live:  # they were drafted as the head's
+            self._note(DraftedOp(segment=erase.segment, attempt=0, token_ids=list(erase.draw.tokens)))
         if policy.keep == "best":
             self._earlier_rows[erase.draw.attempt] = self._rows
         self._rows = []
@@ -215,9 +217,11 @@ class OpenRequest:
         self._note(erased_op(erase, temperature=temperature, recomputed=recomputed, with_tokens=policy.return_erased))
 
     def note_commit(self, commit: Commit, recomputed: int) -> None:
-        rows = self._earlier_rows[commit.draw.attempt] if commit.reinserted and self._earlier_rows else self._rows
-        self._released_rows = rows
-        self._rows = []
+        kept = len(commit.draw.tokens)
+        if commit.reinserted and self._earlier_rows:
+            self._released_rows, self._rows = self._earlier_rows[commit.draw.attempt], []
+        else:
+            self._released_rows, self._rows = self._rows[:kept], self._rows[kept:]
         self._earlier_rows = {}
         exhausted = self.healer.totals.exhausted
         if len(exhausted) > len(self._exhausted):
@@ -226,7 +230,7 @@ class OpenRequest:
             self._exhausted = set(exhausted)
         self._note(committed_op(commit, recomputed=recomputed, with_tokens=self.healer.policy.return_erased))
 
-    def _note(self, op: BudgetOp | CommittedOp | ErasedOp) -> None:
+    def _note(self, op: BudgetOp | CommittedOp | DraftedOp | ErasedOp) -> None:
         self.ops.extend(dump_ops([op]))
 
     # --- what leaves the engine -------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ class HealingScheduler(AsyncScheduler):
         if isinstance(verdict, Commit):
             return list(verdict.draw.tokens), self._commit(request, open_request, verdict, status, stopped)
         if isinstance(verdict, Erase):
-            self._erase(request, open_request, verdict, status)
+            return self._erase(request, open_request, verdict, status), False
         return [], False
 
     def _feed(self, request: Request, open_request: OpenRequest, token: int, stopped: bool) -> Verdict:
@@ -241,14 +241,22 @@ class HealingScheduler(AsyncScheduler):
 
     # --- the two ends of a segment ------------------------------------------------------------------------------------
 
-    def _erase(self, request: Request, open_request: OpenRequest, erase: Erase, status: RequestStatus) -> None:
-        self._surgery.truncate(request, open_request.frontier)
+    def _erase(self, request: Request, open_request: OpenRequest, erase: Erase, status: RequestStatus) -> list[int]:
+        """Back to the checkpoint; returns the tokens released with it: the head of a draw erased from its onset."""
+        stays = list(erase.head.draw.tokens) if erase.head is not None else []
+        self._surgery.truncate(request, open_request.frontier + len(stays))
         self._surgery.revive(request, status)
         if open_request.grammar is not None:
             open_request.grammar.restore(request)
+            if stays:
+                self._accept_tokens(request, stays)
+        if erase.head is not None:
+            open_request.advance(request)
+            open_request.note_commit(erase.head, recomputed=0)
         self._redraw(request, open_request)
         wasted = self._surgery.requeue(request, open_request.frontier - 1)
         open_request.note_erase(erase, recomputed=wasted)
+        return stays
 
     def _commit(
         self, request: Request, open_request: OpenRequest, commit: Commit, status: RequestStatus, stopped: bool

@@ -62,6 +62,9 @@ def drive(
             sample.token, sample.surprisal, boundary=sample.boundary, final=final, late=sample.late
         )
         if isinstance(verdict, Erase):
+            if verdict.head is not None:
+                run.verdicts.append(verdict.head)
+                checkpoint += len(verdict.head.draw.tokens)
             run.verdicts.append(verdict)
             del run.context[checkpoint:]
         elif isinstance(verdict, Commit):
@@ -121,6 +124,7 @@ def policies(draw: st.DrawFn, **fixed: object) -> HealingPolicy:
             "erased_tokens": draw(st.none() | st.integers(0, 40)),
             "erased_fraction": draw(st.none() | st.floats(0.0, 1.0)),
         },
+        "erase_from": draw(st.sampled_from(["segment", "onset"])),
         "keep": draw(st.sampled_from(["last", "best"])),
         "schedule": draw(st.none() | st.lists(st.integers(0, cap), min_size=1, max_size=4)),
         **fixed,

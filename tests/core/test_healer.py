@@ -85,6 +85,38 @@ def test_the_cap_forces_a_commit_of_the_last_draw() -> None:
     assert not commit.reinserted
 
 
+def test_from_the_onset_what_stands_before_the_spike_stays() -> None:
+    healer = Healer(policy(segment={"tokens": 4}, erase_from="onset"))
+    erase = erased(feed(healer, 0.1, 0.3, 20.0, 0.2))
+    assert erase.head is not None
+    assert (erase.head.segment, erase.head.draw.tokens, erase.head.attempts, erase.head.limit) == (0, (1, 2), 1, None)
+    assert erase.head.draw.uncertainty.u == erase.head.first_u == pytest.approx(0.2)
+    assert (erase.segment, erase.draw.tokens, erase.draw.attempt) == (1, (3, 4), 0)
+    assert erase.draw.uncertainty.u == pytest.approx(10.1)
+    assert (healer.segment, healer.attempt, healer.totals.committed_tokens, healer.totals.erased_tokens) == (1, 1, 2, 2)
+    commit = committed(feed(healer, 0.1, 0.1, 0.1, 0.1))
+    assert (commit.segment, commit.attempts, commit.first_u, commit.erased_tokens) == (
+        1,
+        2,
+        erase.draw.uncertainty.u,
+        2,
+    )
+
+
+@pytest.mark.parametrize("draw", [(20.0, 0.3, 0.1, 0.2), (3.0, 3.0, 3.0, 3.0)], ids=["at once", "throughout"])
+def test_a_spike_at_once_takes_the_whole_segment(draw: tuple[float, ...]) -> None:
+    erase = erased(feed(Healer(policy(segment={"tokens": 4}, erase_from="onset")), *draw))
+    assert (erase.head, erase.draw.tokens) == (None, (1, 2, 3, 4))
+
+
+def test_a_head_ends_no_streak_of_erasures() -> None:
+    healer = Healer(policy(segment={"tokens": 4}, erase_from="onset", max_erasures=2))
+    erases = [erased(feed(healer, 0.1, 20.0, 20.0, 20.0)) for _ in range(2)]
+    assert [erase.segment for erase in erases] == [1, 2]
+    assert erases[0].draw.threshold < erases[1].draw.threshold
+    assert committed(feed(healer, 0.1, 20.0, 20.0, 20.0)).limit is Limit.MAX_ERASURES
+
+
 def test_keep_best_brings_back_the_lowest_u() -> None:
     healer = Healer(policy(max_erasures=2, keep="best"))
     for u in (9.0, 7.0):

@@ -41,9 +41,13 @@ def test_committed_segments_partition_the_kept_tokens_in_order(
 def test_attempts_are_counted_and_capped(policy: HealingPolicy, stream: list[Sample], max_tokens: int) -> None:
     healer = Healer(policy)
     run = drive(healer, stream, max_tokens)
+    streak = 0
+    for verdict in run.verdicts:  # what is kept of a draw that is erased in part ends no streak
+        heads = [erase.head for erase in run.erases]
+        streak = streak + 1 if verdict in run.erases else streak if verdict in heads else 0
+        assert streak <= policy.max_erasures
     for segment, verdicts in groupby(run.verdicts, key=lambda verdict: verdict.segment):
         *erases, commit = verdicts
-        assert len(erases) <= policy.max_erasures
         assert [erase.draw.attempt for erase in erases] == list(range(len(erases)))
         assert commit.attempts == len(erases) + 1, segment
         assert commit.first_u == ([*erases, commit][0]).draw.uncertainty.u
@@ -104,6 +108,20 @@ def test_keep_best_keeps_the_lowest_u_wherever_a_limit_forced_the_commit(
             assert all(commit.draw.uncertainty.u <= erase.draw.uncertainty.u for erase in erases)
 
 
+@given(policies(erase_from="onset", schedule=None), samples, lengths)
+def test_from_the_onset_only_what_is_above_the_threshold_goes(
+    policy: HealingPolicy, stream: list[Sample], max_tokens: int
+) -> None:
+    run = drive(Healer(policy), stream, max_tokens)
+    for erase in run.erases:
+        assert erase.draw.uncertainty.u > erase.draw.threshold
+        if erase.head is not None:
+            kept = erase.head.draw
+            assert kept.uncertainty.max <= kept.threshold < erase.draw.surprisals[0]
+            assert (erase.head.segment, erase.draw.attempt) == (erase.segment - 1, 0)
+            assert kept.tokens and not kept.final
+
+
 @given(policies(keep="last"), samples, lengths)
 def test_keep_last_never_reinserts(policy: HealingPolicy, stream: list[Sample], max_tokens: int) -> None:
     run = drive(Healer(policy), stream, max_tokens)
@@ -117,7 +135,7 @@ def test_shadow_commits_exactly_what_it_was_fed(policy: HealingPolicy, stream: l
     assert run.erases == []
 
 
-@given(policies(budget={"erased_fraction": None}), samples, lengths)
+@given(policies(erase_from="segment", budget={"erased_fraction": None}), samples, lengths)
 def test_shadow_reports_the_reasons_that_on_acts_on(
     policy: HealingPolicy, stream: list[Sample], max_tokens: int
 ) -> None:

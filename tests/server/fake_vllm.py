@@ -51,10 +51,14 @@ class FakeDetokenizer(BaseIncrementalDetokenizer):
 
 @dataclass(frozen=True)
 class Segment:
-    """What the engine does at one checkpoint: draws in order, and which of them is kept."""
+    """What the engine does at one checkpoint: draws in order, and which of them is kept.
+
+    `onset`: the first draw is what was erased of a draw whose head became the segment before.
+    """
 
     draws: tuple[tuple[int, ...], ...]
     kept: int
+    onset: bool = False
 
 
 @dataclass
@@ -80,10 +84,13 @@ class Script:
 
     def outputs(self, choice: int, request_id: str) -> Iterator[EngineCoreOutput]:
         """The engine's outputs for one choice, as the healing scheduler would send them."""
-        segments = self.choices[choice]
+        segments, drawn = self.choices[choice], False
         for index, segment in enumerate(segments):
-            final = index == len(segments) - 1
-            yield from _Play(self, request_id, index, segment, final).outputs()
+            following = segments[index + 1] if index + 1 < len(segments) else None
+            heads = following is not None and following.onset and segment.kept == len(segment.draws) - 1
+            spilt = following.draws[0] if heads and len(following.draws) > 1 else ()
+            yield from _Play(self, request_id, index, segment, following is None, spilt, drawn).outputs()
+            drawn = bool(spilt)
 
 
 SCORE = Score(u=1.0, mean=0.8, max=2.0, slope=0.1)
@@ -96,18 +103,29 @@ class _Play:
     index: int
     segment: Segment
     final: bool
+    spilt: tuple[int, ...]
+    """Drawn behind the kept draw, and erased with its commit: the next segment's first draw."""
+    drawn: bool
+    """The first draw has been played already, as what the segment before has spilt."""
 
     def outputs(self) -> Iterator[EngineCoreOutput]:
         waiting: list[Any] = []
         for attempt, draw in enumerate(self.segment.draws):
-            for position, piece in enumerate(draw):
+            if attempt == 0 and self.drawn:
+                continue
+            last = attempt == len(self.segment.draws) - 1
+            drafted = draw + (self.spilt if last else ())
+            for position, piece in enumerate(drafted):
                 if self.script.live:
                     waiting.append(DraftedOp(segment=self.index, attempt=attempt, token_ids=[piece]))
                 tokens = [piece] if self.script.mode == "shadow" else []
                 finish = None
-                if position == len(draw) - 1:
-                    last = attempt == len(self.segment.draws) - 1
-                    waiting.append(self._committed(attempt + 1) if last else self._erased(attempt, draw))
+                if position == len(drafted) - 1:
+                    waiting += [self._committed(attempt + 1)] if last else [self._erased(self.index, attempt, draw)]
+                    if last and self.spilt:
+                        if self.script.live:
+                            waiting.append(DraftedOp(segment=self.index + 1, attempt=0, token_ids=list(self.spilt)))
+                        waiting.append(self._erased(self.index + 1, 0, self.spilt))
                     if last:
                         tokens = tokens or list(self.segment.draws[self.segment.kept])
                         finish = FinishReason.LENGTH if self.final else None
@@ -118,9 +136,9 @@ class _Play:
                     waiting = []
                     yield output
 
-    def _erased(self, attempt: int, draw: tuple[int, ...]) -> ErasedOp:
+    def _erased(self, segment: int, attempt: int, draw: tuple[int, ...]) -> ErasedOp:
         return ErasedOp(
-            segment=self.index, attempt=attempt, tokens=len(draw), uncertainty=SCORE, threshold=0.5,
+            segment=segment, attempt=attempt, tokens=len(draw), uncertainty=SCORE, threshold=0.5,
             reason=Reason.SCHEDULE, retry=RetrySpec(attempt=attempt + 1, temperature=0.7),
         )  # fmt: skip
 

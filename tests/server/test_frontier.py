@@ -70,6 +70,17 @@ def test_another_draw_than_the_one_shown_is_sent_in_full() -> None:
     assert (commit.fields["text"], commit.fields["attempt"]) == ("best", 0)
 
 
+def test_what_is_erased_from_its_onset_was_shown_with_its_head() -> None:
+    following, choice = track(), FakeChoice(text="so ")
+    tail = [drafted("far", segment=1), erased(segment=1)]
+    events = fed(following, choice, drafted("so far"), committed(), *tail, drafted("good", segment=1, attempt=1))
+    assert kinds(events) == ["started", "delta", "committed", "started", "delta", "erased", "delta"]
+    commit, gone, redraw = events[2], events[4], events[6]
+    assert (commit.fields["chars"], commit.fields["text"]) == (3, None)
+    assert (gone.fields["start_char"], gone.fields["text"]) == (3, "far")
+    assert (redraw.fields["start_char"], redraw.fields["attempt"], redraw.fields["text"]) == (3, 1, "good")
+
+
 def test_a_lagging_client_gets_one_delta_for_many_tokens() -> None:
     following, choice = track(), FakeChoice()
     for char in "abc":

@@ -16,9 +16,9 @@ def score(u: float) -> Score:
     return Score(u=u, mean=u, max=u, slope=0.0)
 
 
-def erased(attempt: int = 0) -> ErasedOp:
+def erased(attempt: int = 0, segment: int = 0) -> ErasedOp:
     return ErasedOp(
-        segment=0, attempt=attempt, tokens=8, uncertainty=score(3.0), threshold=1.0, reason=Reason.UNCERTAINTY,
+        segment=segment, attempt=attempt, tokens=8, uncertainty=score(3.0), threshold=1.0, reason=Reason.UNCERTAINTY,
         retry=RetrySpec(attempt=attempt + 1), recomputed=1,
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ def _segments(draw: Any) -> list[Segment]:
         kept, tokens = tokens[:size], tokens[size:]
         erased = [_pieces(draw, draw(_TEXT)) for _ in range(draw(st.integers(0, 2)))]
         place = draw(st.integers(0, len(erased))) if draw(st.booleans()) else len(erased)
-        segments.append(Segment((*erased[:place], kept, *erased[place:]), place))
+        segments.append(Segment((*erased[:place], kept, *erased[place:]), place, onset=draw(st.booleans())))
     return segments
 
 

@@ -133,6 +133,8 @@ class E3RLConfig(GRPOConfig):  # type: ignore[misc]
             )
         if policy.keep == "best" and policy.mode == "on":
             raise RecipeError("training.healing.keep: 'best' selects what is trained on, use 'last'")
+        if policy.erase_from == "onset" and policy.mode == "on":
+            raise RecipeError("training.healing.erase_from: 'onset' lets what follows cut a segment, use 'segment'")
         rule = self.credit_rule()
         if rule.plain_weight and rule.mode != "kept_only":
             raise RecipeError("training.credit.plain_weight: weights kept tokens alone, use it with mode kept_only")

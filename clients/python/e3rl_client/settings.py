@@ -64,6 +64,7 @@ class HealingSettings(TypedDict, total=False):
     max_erasures: int
     budget: BudgetSettings
     retry: RetrySettings
+    erase_from: Literal["segment", "onset"]
     keep: Literal["last", "best"]
     scope: Literal["all", "reasoning"]
     stream: Literal["committed", "live"]

@@ -20,6 +20,8 @@ export interface HealingSettings {
   max_erasures?: number;
   budget?: { erased_tokens?: number | null; erased_fraction?: number | null; deadline_ms?: number | null };
   retry?: { temperature?: number | null };
+  /** Of a segment: all of it, or from where it gets unsure. */
+  erase_from?: "segment" | "onset";
   /** Which draw stays when the cap is reached. */
   keep?: "last" | "best";
   scope?: "all" | "reasoning";

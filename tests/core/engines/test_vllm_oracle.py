@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.engines.vllm_engine import PROMPTS, REPEATING, answers, engine, generate, ops
+from tests.core.engines.vllm_engine import FROM_ONSET, PROMPTS, REPEATING, answers, engine, generate, heads, ops
 
 pytestmark = pytest.mark.engine
 
@@ -59,9 +59,19 @@ def test_forced_erasures_change_nothing(any_llm: Any, name: str, batch: int) -> 
     assert len(ops(healed, "erased")) >= batch
 
 
+@pytest.mark.parametrize(("name", "batch"), [("plain", 1), *((name, 12) for name in PARAMETERS)])
+def test_erasing_from_the_onset_changes_nothing(any_llm: Any, name: str, batch: int) -> None:
+    params = PARAMETERS[name]() if callable(PARAMETERS[name]) else PARAMETERS[name]
+    prompts = PROMPTS[:batch]
+    healed = generate(any_llm, FROM_ONSET, prompts, **params)
+    assert answers(healed) == answers(generate(any_llm, "off", prompts, **params))
+    assert heads(healed) > 0
+
+
+@pytest.mark.parametrize("policy", [REPEATING, FROM_ONSET], ids=["segments", "onsets"])
 @pytest.mark.parametrize("top", [0, 3])
-def test_logprobs_are_those_of_the_committed_tokens(any_llm: Any, top: int) -> None:
-    healed = generate(any_llm, REPEATING, logprobs=top)
+def test_logprobs_are_those_of_the_committed_tokens(any_llm: Any, top: int, policy: dict[str, Any]) -> None:
+    healed = generate(any_llm, policy, logprobs=top)
     plain = generate(any_llm, "off", logprobs=top)
     for ours, theirs in zip(healed, plain, strict=True):
         assert len(ours.outputs[0].logprobs) == len(ours.outputs[0].token_ids)

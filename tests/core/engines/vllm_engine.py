@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +17,17 @@ MAX_TOKENS = 60
 
 #: Every second 8-token segment is erased once, and its greedy redraw repeats: the text of a run without healing.
 REPEATING = {"segment": {"tokens": 8}, "schedule": [1, 0], "max_erasures": 1, "retry": {"temperature": 0}}
+
+#: The same, from the first token on whose surprisal is above 5.6 nats, as every sixth or so of the tiny model's is.
+FROM_ONSET = {
+    "segment": {"tokens": 8},
+    "erase_from": "onset",
+    "uncertainty": {"smoothing": 0, "mean": 0, "max": 1, "rise": 0},
+    "threshold": {"k": 7, "eta": 0, "prior_segments": 1e6},
+    "budget": {"erased_fraction": None},
+    "max_erasures": 1,
+    "retry": {"temperature": 0},
+}
 
 #: Every second 8-token segment is sampled twice more, and everything is reported.
 REDRAWN = {
@@ -120,6 +132,16 @@ def generate(llm: Any, healing: object, prompts: Sequence[Any] = PROMPTS, **para
 def ops(outputs: Sequence[Any], kind: str) -> list[dict[str, Any]]:
     """All ops of a kind, over requests and choices."""
     return [op for output in outputs for choice in getattr(output, "healing", []) for op in choice if op["op"] == kind]
+
+
+def heads(outputs: Sequence[Any]) -> int:
+    """How many draws were erased from their onset, and not as a whole: a short commit with an erasure behind it."""
+    logs = [[op for op in choice if op["op"] != "drafted"] for output in outputs for choice in output.healing]
+    return sum(
+        kept["op"] == "committed" and gone["op"] == "erased" and kept["tokens"] < 8
+        for log in logs
+        for kept, gone in pairwise(log)
+    )
 
 
 def answers(outputs: Sequence[Any]) -> list[list[tuple[Any, ...]]]:

@@ -58,7 +58,7 @@ def test_wrong_arms(text: str, why: str) -> None:
         (Source("min_p", 0.1), {"temperature": 1.0, "min_p": 0.1}, {"mode": "shadow"}),
         (Source("healed", 0.7), {"temperature": 0.7}, {"mode": "on"}),
         (Source("oracle", 0.7), {"temperature": 0.7}, {"mode": "shadow"}),
-        (Source("onset", 0.7), {"temperature": 0.7}, {"mode": "shadow"}),
+        (Source("onset", 0.7), {"temperature": 0.7}, {"mode": "on", "erase_from": "onset"}),
         (Source("lookahead", 0.7, 3), {"temperature": 0.7}, {"mode": "shadow"}),
         (Source("retry_cool", 1.0), {"temperature": 1.0}, {"mode": "on", "retry": {"temperature": 0.3}}),
         (Source("random", 1.0), {"temperature": 1.0}, {"mode": "on", "schedule": schedule(0.2, 7)}),

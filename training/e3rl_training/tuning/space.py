@@ -27,6 +27,7 @@ HEALING: dict[str, Draw] = {
     "threshold.gamma": _one_of(1.05, 1.25, 1.6, 2.0),
     "max_erasures": _one_of(1, 2, 3, 5),
     "retry.temperature": _one_of(*_COOLER),
+    "erase_from": _one_of("segment", "onset"),
     "keep": _one_of("last", "best"),
 }
 #: What a segment is, and what its U is made of (F3).
