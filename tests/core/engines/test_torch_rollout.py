@@ -88,6 +88,20 @@ def test_erasures_are_paid_for_once(model: Any) -> None:
         assert r.forward_tokens == len(prompt) + r.totals.committed_tokens + r.totals.erased_tokens - 1
 
 
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_erasing_from_the_onset_too(model: Any, keep: str) -> None:
+    """Greedy redraws repeat; an erasure is paid for once; and some draws do keep their heads."""
+    bar = {"k": 0.0, "eta": 0.0, "prior_segments": 1e6}
+    policy = healing(erase_from="onset", threshold=bar, max_erasures=2, keep=keep, retry={"temperature": 0.0})
+    results = rollout(model, PROMPTS, policy, max_tokens=22, temperature=0)
+    assert [r.tokens for r in results] == [generated(model, p, 22) for p in PROMPTS]
+    kept = [draw for r in results for draw in r.draws if draw.kept]
+    assert any(len(draw.tokens) < 4 and draw.reason is None for draw in kept)
+    if keep == "last":
+        for prompt, r in zip(PROMPTS, results, strict=True):
+            assert r.forward_tokens == len(prompt) + r.totals.committed_tokens + r.totals.erased_tokens - 1
+
+
 def test_a_greedy_request_samples_its_redraws(model: Any) -> None:
     first, second, *_ = rollout(model, PROMPTS[:1], scheduled(1), max_tokens=4, temperature=0)[0].draws
     assert first.tokens == generated(model, PROMPTS[0], 4)
@@ -95,10 +109,11 @@ def test_a_greedy_request_samples_its_redraws(model: Any) -> None:
     assert second.tokens != first.tokens
 
 
+@pytest.mark.parametrize("erase_from", ["segment", "onset"])
 @pytest.mark.parametrize("keep", ["last", "best"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_batch_gives_what_its_rows_give_alone(model: Any, keep: str, temperature: float) -> None:
-    policy = healing(threshold={"k": -1.0}, max_erasures=3, keep=keep)
+def test_a_batch_gives_what_its_rows_give_alone(model: Any, keep: str, temperature: float, erase_from: str) -> None:
+    policy = healing(threshold={"k": -1.0}, max_erasures=3, keep=keep, erase_from=erase_from)
     together = rollout(model, PROMPTS, policy, max_tokens=40, temperature=temperature, top_p=0.95, eos_ids=[11])
     for index, prompt in enumerate(PROMPTS):
         alone = rollout(
@@ -117,9 +132,11 @@ def test_rows_erase_at_their_own_times(model: Any) -> None:
     assert [r.tokens for r in results] == [generated(model, p, 16) for p in PROMPTS]
 
 
+@pytest.mark.parametrize("erase_from", ["segment", "onset"])
 @pytest.mark.parametrize("keep", ["last", "best"])
-def test_every_draw_is_scored_behind_its_own_prefix(model: Any, keep: str) -> None:
-    policy = healing(threshold={"k": -1.0}, max_erasures=2, keep=keep, retry={"temperature": 1.4})
+def test_every_draw_is_scored_behind_its_own_prefix(model: Any, keep: str, erase_from: str) -> None:
+    settings = {"max_erasures": 2, "keep": keep, "erase_from": erase_from, "retry": {"temperature": 1.4}}
+    policy = healing(threshold={"k": -1.0}, **settings)
     for prompt, r in zip(PROMPTS, rollout(model, PROMPTS, policy, max_tokens=24), strict=True):
         assert r.surprisals == pytest.approx((-logprobs_of(model, prompt, r.tokens)).tolist(), abs=1e-4)
         for draw in r.draws:
@@ -129,8 +146,9 @@ def test_every_draw_is_scored_behind_its_own_prefix(model: Any, keep: str) -> No
             assert draw.logprobs == pytest.approx(tempered.tolist(), abs=1e-4)
 
 
-def test_kept_draws_make_the_response(model: Any) -> None:
-    for r in rollout(model, PROMPTS, healing(threshold={"k": -1.0}, keep="best"), max_tokens=30):
+@pytest.mark.parametrize("erase_from", ["segment", "onset"])
+def test_kept_draws_make_the_response(model: Any, erase_from: str) -> None:
+    for r in rollout(model, PROMPTS, healing(threshold={"k": -1.0}, keep="best", erase_from=erase_from), max_tokens=30):
         kept = [draw for draw in r.draws if draw.kept]
         assert tuple(token for draw in kept for token in draw.tokens) == r.tokens
         assert [draw.segment for draw in kept] == list(range(r.totals.segments))
@@ -201,9 +219,12 @@ def test_siblings_move_each_others_thresholds(model: Any) -> None:
     assert alone.threshold == first.threshold == pytest.approx(DEFAULT_PRIOR.mean)
 
 
-@pytest.mark.parametrize("signal", ["surprisal", "entropy"])
-def test_scoring_given_tokens_decides_as_sampling_them_did(model: Any, signal: str) -> None:
-    policy = healing(threshold={"k": -0.5}, max_erasures=2, keep="best", uncertainty={"signal": signal})
+@pytest.mark.parametrize(
+    ("signal", "erase_from"), [("surprisal", "segment"), ("entropy", "segment"), ("surprisal", "onset")]
+)
+def test_scoring_given_tokens_decides_as_sampling_them_did(model: Any, signal: str, erase_from: str) -> None:
+    settings = {"uncertainty": {"signal": signal}, "erase_from": erase_from}
+    policy = healing(threshold={"k": -0.5}, max_erasures=2, keep="best", **settings)
     sampled = rollout(model, PROMPTS, policy, max_tokens=24, eos_ids=[11])
     forced = rollout(model, PROMPTS, policy, max_tokens=24, eos_ids=[11], forced=[drawn(r) for r in sampled], seed=99)
     assert [decisions(r) for r in forced] == [decisions(r) for r in sampled]

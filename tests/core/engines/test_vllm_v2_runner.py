@@ -10,7 +10,7 @@ import pytest
 
 from e3rl_core.engines import vllm_compat as compat
 from tests.core.engines.recording_worker import RecordingWorker, greedy_text, steps
-from tests.core.engines.vllm_engine import REPEATING, scheduler_of
+from tests.core.engines.vllm_engine import FROM_ONSET, REPEATING, scheduler_of
 
 pytestmark = pytest.mark.engine
 
@@ -75,14 +75,22 @@ def test_a_resumed_request_brings_kept_tokens_its_own_blocks_and_the_redraws_par
     assert restored.num_computed_tokens == 55
 
 
+#: The stand-in's surprisals are spread over 0 to 1 nats.
+ONSETS = {**FROM_ONSET, "threshold": {"k": -0.75, "eta": 0, "prior_segments": 1e6}}
+
+
+@pytest.mark.parametrize("policy", [REPEATING, ONSETS], ids=["segments", "onsets"])
 @pytest.mark.parametrize("blocks", [512, 24])
-def test_forced_erasures_change_nothing_with_two_steps_in_flight(llm: Any, make: Any, blocks: int) -> None:
+def test_forced_erasures_change_nothing_with_two_steps_in_flight(
+    llm: Any, make: Any, blocks: int, policy: dict[str, Any]
+) -> None:
     scheduler, worker = make(blocks), RecordingWorker(BLOCK)
     prompts = {f"r{i}": list(range(50 + i, 80 + 3 * i)) for i in range(12)}
     for req_id, prompt in prompts.items():
-        scheduler.add_request(request(llm, req_id, prompt, REPEATING))
+        scheduler.add_request(request(llm, req_id, prompt, policy))
     texts = drive(scheduler, worker)
     assert texts == {req_id: greedy_text(prompt, 60) for req_id, prompt in prompts.items()}
+    assert worker.scheduled > sum(len(prompt) + 60 for prompt in prompts.values())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
