@@ -24,6 +24,14 @@ pytestmark = pytest.mark.engine
 #: Every other segment is erased once: what erases is given, what is drawn is the model's.
 FORCED = {"segment": {"tokens": 8}, "schedule": [1, 0], "max_erasures": 1}
 LIVE = {**FORCED, "stream": "live"}
+#: Erases nearly every segment, from its first token that is not sure.
+ONSETS = {
+    "segment": {"tokens": 8},
+    "threshold": {"k": -2, "floor": 0.0},
+    "erase_from": "onset",
+    "max_erasures": 1,
+    "budget": {"erased_fraction": None},
+}
 ASK = [{"role": "user", "content": "Write a short story about a lighthouse keeper and a storm."}]
 #: Float32 and a seed: two runs of a request draw the same tokens, first draws and redraws.
 CHAT = {"model": MODEL, "messages": ASK, "max_tokens": 40, "temperature": 0, "seed": 7}
@@ -92,13 +100,14 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("healing", [FORCED, LIVE], ids=["committed", "live"])
+@pytest.mark.parametrize("policy", [FORCED, ONSETS], ids=["segments", "onsets"])
+@pytest.mark.parametrize("stream", ["committed", "live"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_chat_streams_what_it_answers(http: httpx.Client, variant: str, healing: dict[str, Any]) -> None:
+def test_chat_streams_what_it_answers(http: httpx.Client, variant: str, stream: str, policy: dict[str, Any]) -> None:
     body = {**CHAT, **VARIANTS[variant]}
-    whole = answer(http, "/v1/chat/completions", **body, healing=FORCED)
-    client = KnowingClient() if healing is LIVE else PlainClient()
-    streamed(http, "/v1/chat/completions", client, **body, healing=healing)
+    whole = answer(http, "/v1/chat/completions", **body, healing=policy)
+    client = KnowingClient() if stream == "live" else PlainClient()
+    streamed(http, "/v1/chat/completions", client, **body, healing={**policy, "stream": stream})
     texts = {choice["index"]: choice["message"]["content"] for choice in whole["choices"]}
     assert client.texts == texts  # I1
     for key in ("prompt_tokens", "completion_tokens", "completion_tokens_details"):
