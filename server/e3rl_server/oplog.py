@@ -26,7 +26,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from e3rl_core.events import DraftedOp, ErasedOp, Op
+from e3rl_core.events import CommittedOp, DraftedOp, ErasedOp, Op
 
 logger = logging.getLogger("vllm.e3rl_server")
 
@@ -113,7 +113,8 @@ class ResponseLog:
             text: what became final.
             decoder: makes a decoder of token ids that continue the final text.
         """
-        lines = []
+        lines: list[dict[str, Any]] = []
+        commits: list[dict[str, Any]] = []
         for op in ops:
             if isinstance(op, DraftedOp):
                 continue
@@ -121,8 +122,10 @@ class ResponseLog:
             lines.append({"choice": choice, **op.model_dump(mode="json", exclude_none=True, exclude=hidden)})
             if self._log.text and isinstance(op, ErasedOp) and op.token_ids is not None:
                 lines[-1]["text"] = "".join(map(decoder(), op.token_ids))
-        if lines and self._log.text and text:
-            lines[-1]["text"] = text
+            if isinstance(op, CommittedOp):
+                commits.append(lines[-1])
+        if commits and self._log.text and text:
+            commits[-1]["text"] = text
         self._put(*lines)
 
     def close(self, summary: dict[str, Any]) -> None:

@@ -69,16 +69,17 @@ def test_text_prompt_and_tokens_with_it(tmp_path: Path) -> None:
     assert commit["token_ids"] == [5, 6]
 
 
-def test_the_text_of_an_erased_draw_that_comes_with_its_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [False, True], ids=["before its commit", "behind its head"])
+def test_the_text_of_an_erased_draw_that_comes_with_its_tokens(tmp_path: Path, head: bool) -> None:
     log = OpLog(LogSettings(dir=str(tmp_path), text=True))
     response = log.open("model", {"mode": "on"})
     response.begin("chatcmpl-1")
-    draw = erased().model_copy(update={"token_ids": [7, 8]})
-    response.write(0, [draw, committed()], "kept", lambda: "<{}>".format)
+    draw = erased(segment=int(head)).model_copy(update={"token_ids": [7, 8]})
+    response.write(0, [committed(), draw] if head else [draw, committed()], "kept", lambda: "<{}>".format)
     response.close({"type": "summary"})
     log.flush()
-    _, first, second, _ = lines(next(tmp_path.iterdir()))
-    assert (first["text"], second["text"]) == ("<7><8>", "kept")
+    texts = {line["op"]: line["text"] for line in lines(next(tmp_path.iterdir())) if "op" in line}
+    assert texts == {"erased": "<7><8>", "committed": "kept"}
 
 
 def test_a_client_cannot_choose_where_the_file_goes(tmp_path: Path) -> None:
