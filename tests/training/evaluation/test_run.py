@@ -69,6 +69,16 @@ def test_tokens_count_what_was_erased(whole: tuple[FakeServer, Path, dict[str, A
     assert arms["lookahead:3@1.0"]["erased_tokens"] == pytest.approx(SEGMENT * 0.5 * 2, abs=1.5)
 
 
+def test_other_temperatures_are_compared_with_each_other(tmp_path: Path) -> None:
+    report = run(FakeServer(), tmp_path, "greedy,plain@0.7,healed@0.7,plain@0.3")
+    measured = report["measured"]
+    assert measured["compared_with"] == {"minus_plain": "plain@0.7", "minus_healed": "healed@0.7"}
+    assert "minus_plain" in measured["arms"]["greedy"] and "minus_plain" not in measured["arms"]["plain@0.7"]
+    assert set(measured["at_healed_tokens"]["rivals"]) == {"greedy", "plain@0.7", "plain@0.3"}
+    assert "| minus plain@0.7 | minus healed@0.7 |" in (tmp_path / "report.md").read_text()
+    assert "At the tokens of healed@0.7" in (tmp_path / "report.md").read_text()
+
+
 def test_forks_pay_for_what_they_do_not_share(whole: tuple[FakeServer, Path, dict[str, Any]]) -> None:
     """They fork at the last step, the least certain one, and only where the draw's mean U is above the gate."""
     server, _, report = whole

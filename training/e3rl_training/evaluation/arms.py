@@ -177,7 +177,6 @@ class Arm:
 
 
 BASE = Arm(Source("plain", 1.0))
-HEALED = Arm(Source("healed", 1.0))
 
 DEFAULT = (
     "plain@1.0,plain@0.7,plain@0.3,greedy,top_p@0.9,min_p@0.1,healed,random,retry_cool,"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from e3rl_training.evaluation.arms import BASE, HEALED
 from e3rl_training.evaluation.plots import PLOTS, SEGMENTS
 
 
@@ -44,17 +43,17 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _arms(measured: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    minus = f"minus {BASE.name} | minus {HEALED.name}"
-    yield f"| arm | accuracy | {minus} | tokens | erased | draws | pass@k | ungradable |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    compared = measured["compared_with"]
+    minus = [f"minus {name}" for name in compared.values()]
+    yield f"| {' | '.join(['arm', 'accuracy', *minus, 'tokens', 'erased', 'draws', 'pass@k', 'ungradable'])} |"
+    yield "|" + "---|" * (7 + len(minus))
     for name, arm in measured["arms"].items():
         passed = f"{arm['pass']['mean']:.3f} (k={arm['pass']['k']})" if "pass" in arm else ""
         ungradable = f"{arm['ungradable']} of {arm['of_draws']}" if "ungradable" in arm else ""
         cells = (
             name,
             interval_cell(arm["accuracy"]),
-            difference_cell(arm.get("minus_plain")),
-            difference_cell(arm.get("minus_healed")),
+            *(difference_cell(arm.get(key)) for key in compared),
             f"{arm['tokens']:.1f}",
             f"{arm['erased_tokens']:.1f}",
             f"{arm['draws']:.2f}",
@@ -68,13 +67,14 @@ def _equal(measured: Mapping[str, Any]) -> Iterator[str]:
     equal = measured["at_healed_tokens"]
     if not equal:
         return
+    healed = measured["compared_with"]["minus_healed"]
     yield ""
-    yield f"## At the tokens of {HEALED.name}: {equal['tokens']:.1f} a problem"
+    yield f"## At the tokens of {healed}: {equal['tokens']:.1f} a problem"
     yield ""
     yield "A rule asks for its next size on as many problems as the tokens allow. Where tokens differ, the rival"
     yield "cannot be had at this price."
     yield ""
-    yield f"| rival | its tokens | its accuracy | {HEALED.name} minus it |"
+    yield f"| rival | its tokens | its accuracy | {healed} minus it |"
     yield "|---|---|---|---|"
     for name, rival in equal["rivals"].items():
         difference = difference_cell(rival["healed_minus_this"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from e3rl_training.evaluation.arms import BASE, HEALED, Arm, Source
+from e3rl_training.evaluation.arms import Arm, Source
 from e3rl_training.evaluation.plan import Plan
 from e3rl_training.evaluation.rules import CUT_QUANTILE, GATE_QUANTILE, RULES, Thresholds, single
 from e3rl_training.evaluation.samples import Key, Sample
@@ -75,6 +75,8 @@ class Measurement:
         self._bootstrap = Bootstrap(len(plan.reported), seed)
         gated = dict.fromkeys(arm.source for arm in plan.arms if arm.gated)  # a set has another order in each process
         self._limits = {source: thresholds(samples, plan, source) for source in gated}
+        others = {"minus_plain": plan.base, "minus_healed": plan.healed}
+        self._others = {key: other for key, other in others.items() if other is not None}
         self.results = {arm: self._result(arm) for arm in plan.arms}
         self.curves = self._curves()
 
@@ -84,6 +86,7 @@ class Measurement:
             "problems": len(self.plan.reported),
             "calibration_problems": len(self.plan.calibration),
             "samples": self.plan.samples,
+            "compared_with": {key: other.name for key, other in self._others.items()},
             "arms": {arm.name: self._arm(arm) for arm in self.plan.arms},
             "at_healed_tokens": self._at_healed_tokens(),
             "uncertainty": self._uncertainty(),
@@ -123,8 +126,8 @@ class Measurement:
             "erased_tokens": round(float(result.erased.mean()), 2),
             "draws": round(float(result.draws.mean()), 3),
         }
-        for key, other in (("minus_plain", BASE), ("minus_healed", HEALED)):
-            if other in self.results and other != arm:
+        for key, other in self._others.items():
+            if other != arm:
                 difference = self._bootstrap.interval(result.right - self.results[other].right)
                 found[key] = {**difference.dump(), "significant": difference.excludes_zero}
         if arm.rule is None:
@@ -159,13 +162,13 @@ class Measurement:
 
     def _at_healed_tokens(self) -> dict[str, Any]:
         """Healed minus each rival, where the rival's price is brought to healed's own."""
-        if HEALED not in self.results:
+        if self.plan.healed is None:
             return {}
-        healed = self.results[HEALED]
+        healed = self.results[self.plan.healed]
         price = float(healed.tokens.mean())
         rivals = {}
         for name, curve in self.curves.items():
-            if name.endswith(HEALED.name):  # itself, or a vote that begins with it
+            if name.endswith(self.plan.healed.name):  # itself, or a vote that begins with it
                 continue
             difference = minus(healed, curve, self._bootstrap)
             rivals[name] = {

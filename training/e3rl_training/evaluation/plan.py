@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from e3rl_training.evaluation.arms import Arm, Source, sources_of
+from e3rl_training.evaluation.arms import BASE, Arm, Source, sources_of
 from e3rl_training.evaluation.samples import Key
 
 #: Of each source so many answers are streamed, to see when their text comes: streaming all would slow all.
@@ -28,6 +28,19 @@ class Plan:
     def timed(self) -> Sequence[int]:
         """Problems on whose first draws it is measured when text comes."""
         return self.reported[:TIMED]
+
+    @property
+    def base(self) -> Arm | None:
+        """What every arm is compared with: `plain@1.0`, or else the first of its kind."""
+        return BASE if BASE in self.arms else self._first("plain")
+
+    @property
+    def healed(self) -> Arm | None:
+        """What every arm is compared with, too: the first one that heals by the server's own settings."""
+        return self._first("healed")
+
+    def _first(self, kind: str) -> Arm | None:
+        return next((arm for arm in self.arms if arm.rule is None and arm.source.kind == kind), None)
 
     @property
     def sources(self) -> list[Source]:

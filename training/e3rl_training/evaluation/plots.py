@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from e3rl_training.evaluation.arms import BASE, Arm
+from e3rl_training.evaluation.arms import Arm
 from e3rl_training.evaluation.measures import Measurement
 from e3rl_training.evaluation.segments import Labelled
 
@@ -36,7 +36,8 @@ def draw(measured: dict[str, Any], measurement: Measurement, folder: Path) -> No
     pyplot.close(figure)
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    source = next((one for one in measurement.plan.sources if one == BASE.source), measurement.plan.sources[0])
+    base = measurement.plan.base
+    source = measurement.plan.sources[0] if base is None else base.source
     draws = [(one.u, one.right) for one in measurement.draws(source) if one.u is not None]
     _histogram(axes[0], f"Uncertainty of answers, {source.name}", "mean U of the answer, nats", draws)
     for name, found in measured["uncertainty"].items():
@@ -78,7 +79,7 @@ def draw_segments(graded: dict[str, Any], labels: Mapping[str, Sequence[Labelled
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    name = BASE.name if BASE.name in graded else next(iter(graded))
+    name = next((name for name in graded if name.startswith("plain@")), next(iter(graded)))
     segments = labels[name]
     _histogram(axes[0], f"Uncertainty of segments, {name}", "U, nats", [(one.u, one.right) for one in segments])
     ordered = sorted(segments, key=lambda one: -one.u)
