@@ -1,4 +1,4 @@
-"""The image, really run as docs/deployment.md says: `make test-image` names it, and a Docker engine has to be there."""
+"""The image, really run as docs/deploy.md says: `make test-image` names it, and a Docker engine has to be there."""
 
 from __future__ import annotations
 

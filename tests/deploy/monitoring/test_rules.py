@@ -42,7 +42,7 @@ def test_every_rule_has_a_unit_test() -> None:
 
 
 def test_every_alert_is_explained() -> None:
-    documented = (ROOT / "docs/deployment.md").read_text("utf-8")
+    documented = (ROOT / "docs/deploy.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(E3rl\w+)`", documented, re.MULTILINE)) == names("alert")
 
 
