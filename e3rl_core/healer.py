@@ -252,15 +252,22 @@ class Healer:
         rest = self._scored(draw.surprisals[at:], kept.mean)
         if rest.u <= draw.threshold:
             return None, draw
-        part = replace(draw, tokens=draw.tokens[:at], surprisals=draw.surprisals[:at], uncertainty=kept)
-        tail = replace(draw, tokens=draw.tokens[at:], surprisals=draw.surprisals[at:], uncertainty=rest, attempt=0)
-        return replace(part, final=False, ends_reasoning=False), tail
+        head = replace(
+            draw,
+            tokens=draw.tokens[:at],
+            surprisals=draw.surprisals[:at],
+            uncertainty=kept,
+            final=False,
+            ends_reasoning=False,
+        )
+        tail = replace(draw, attempt=0, tokens=draw.tokens[at:], surprisals=draw.surprisals[at:], uncertainty=rest)
+        return head, tail
 
     def _onset(self, draw: Draw) -> int:
         meter = SurprisalMeter(self.policy.uncertainty)
         for place, surprisal in enumerate(draw.surprisals):
             meter.feed(surprisal)
-            if meter.highest > draw.threshold:
+            if meter.read(None).max > draw.threshold:
                 return place
         return 0
 

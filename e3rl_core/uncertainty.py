@@ -46,11 +46,6 @@ class SurprisalMeter:
         if smoothed > self._highest:
             self._highest = smoothed
 
-    @property
-    def highest(self) -> float:
-        """The highest smoothed surprisal so far, nats."""
-        return self._highest
-
     def read(self, previous_mean: float | None) -> Uncertainty:
         """F3: U = w_mean mean(c~) + w_max max(c~) + w_rise max(0, mean - previous_mean).
 

@@ -110,7 +110,7 @@ class OpenRequest:
     _exhausted: set[Limit] = field(default_factory=set)
 
     @classmethod
-    def begin(cls, request: Request, healer: Healer, reasoner: Any = None) -> OpenRequest:
+    def begin(cls, request: Request, healer: Healer, reasoner: Any) -> OpenRequest:
         """Take a request into care: from here on the worker reports its sampled tokens' raw logprobs."""
         params = request.sampling_params
         request.sampling_params = compat.signal_params(params)

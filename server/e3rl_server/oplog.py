@@ -114,7 +114,7 @@ class ResponseLog:
             decoder: makes a decoder of token ids that continue the final text.
         """
         lines: list[dict[str, Any]] = []
-        commits: list[dict[str, Any]] = []
+        commit: dict[str, Any] | None = None
         for op in ops:
             if isinstance(op, DraftedOp):
                 continue
@@ -123,9 +123,9 @@ class ResponseLog:
             if self._log.text and isinstance(op, ErasedOp) and op.token_ids is not None:
                 lines[-1]["text"] = "".join(map(decoder(), op.token_ids))
             if isinstance(op, CommittedOp):
-                commits.append(lines[-1])
-        if commits and self._log.text and text:
-            commits[-1]["text"] = text
+                commit = lines[-1]
+        if commit is not None and self._log.text and text:
+            commit["text"] = text
         self._put(*lines)
 
     def close(self, summary: dict[str, Any]) -> None:

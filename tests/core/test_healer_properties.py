@@ -6,7 +6,7 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e3rl_core.healer import Healer, Limit
+from e3rl_core.healer import Erase, Healer, Limit
 from e3rl_core.policy import HealingPolicy
 from e3rl_core.threshold import GroupHistory
 from tests.core.healing_harness import Run, Sample, drive, policies, samples
@@ -41,10 +41,12 @@ def test_committed_segments_partition_the_kept_tokens_in_order(
 def test_attempts_are_counted_and_capped(policy: HealingPolicy, stream: list[Sample], max_tokens: int) -> None:
     healer = Healer(policy)
     run = drive(healer, stream, max_tokens)
-    streak = 0
-    for verdict in run.verdicts:  # what is kept of a draw that is erased in part ends no streak
-        heads = [erase.head for erase in run.erases]
-        streak = streak + 1 if verdict in run.erases else streak if verdict in heads else 0
+    streak, heads = 0, [id(erase.head) for erase in run.erases]
+    for verdict in run.verdicts:
+        if isinstance(verdict, Erase):
+            streak += 1
+        elif id(verdict) not in heads:  # what is kept of a draw that is erased in part ends no streak
+            streak = 0
         assert streak <= policy.max_erasures
     for segment, verdicts in groupby(run.verdicts, key=lambda verdict: verdict.segment):
         *erases, commit = verdicts

@@ -121,7 +121,7 @@ class _Play:
                 tokens = [piece] if self.script.mode == "shadow" else []
                 finish = None
                 if position == len(drafted) - 1:
-                    waiting += [self._committed(attempt + 1)] if last else [self._erased(self.index, attempt, draw)]
+                    waiting.append(self._committed(attempt + 1) if last else self._erased(self.index, attempt, draw))
                     if last and self.spilt:
                         if self.script.live:
                             waiting.append(DraftedOp(segment=self.index + 1, attempt=0, token_ids=list(self.spilt)))

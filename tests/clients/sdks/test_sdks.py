@@ -164,8 +164,7 @@ def heard(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def thoughts(url: str) -> dict[str, Any]:
     """What the server thinks, asked without any client."""
-    body = {"messages": [{"role": "user", "content": ASKED["question"]}], **ASKED["sampling"], **ASKED["thinking"]}
-    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+    answer = _thinking(url)
     assert answer["healing"]["erasures"] > 1
     message: dict[str, Any] = answer["choices"][0]["message"]
     assert message["reasoning"] and message["content"] and "think>" not in message["content"]
@@ -173,18 +172,23 @@ def thoughts(url: str) -> dict[str, Any]:
 
 
 def test_healing_can_end_with_the_reasoning(url: str) -> None:
-    settings = {**FORCED["healing"], "scope": "reasoning"}
-    body = {"messages": [{"role": "user", "content": ASKED["question"]}], **ASKED["sampling"], **ASKED["thinking"]}
-    answer = httpx.post(f"{url}/v1/chat/completions", json={**body, "healing": settings}, timeout=120).json()
+    healing = {**FORCED["healing"], "scope": "reasoning"}
+    answer = _thinking(url, healing=healing)
     message = answer["choices"][0]["message"]
     assert message["content"] and answer["healing"]["erasures"]
     # The last segment ends with the thoughts: nothing of the rest is scored.
     thought = len(message["reasoning"]) + len("</think>")
     assert sum(record["chars"] for record in answer["healing"]["records"]) == thought
     assert answer["healing"]["committed_tokens"] == answer["usage"]["completion_tokens"]
-    body["chat_template_kwargs"] = {"thinking": False}
-    answer = httpx.post(f"{url}/v1/chat/completions", json={**body, "healing": settings}, timeout=120).json()
+    answer = _thinking(url, healing=healing, chat_template_kwargs={"thinking": False})
     assert answer["healing"]["segments"] == 0
+
+
+def _thinking(url: str, **more: Any) -> dict[str, Any]:
+    """The server's answer to a request that thinks, unless `more` says otherwise."""
+    body = {"messages": [{"role": "user", "content": ASKED["question"]}], **ASKED["sampling"], **ASKED["thinking"]}
+    answer: dict[str, Any] = httpx.post(f"{url}/v1/chat/completions", json={**body, **more}, timeout=120).json()
+    return answer
 
 
 def _command(client: str, suffix: str) -> list[str]:

@@ -50,22 +50,26 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("name", "batch"), [("plain", 1), *((name, 12) for name in PARAMETERS)])
+def healed_as_plain(llm: Any, policy: dict[str, Any], name: str, batch: int) -> list[Any]:
+    """Outputs of a policy under parameters by name, whose answers are those without healing."""
+    params = PARAMETERS[name]() if callable(PARAMETERS[name]) else PARAMETERS[name]
+    prompts = PROMPTS[:batch]
+    healed = generate(llm, policy, prompts, **params)
+    assert answers(healed) == answers(generate(llm, "off", prompts, **params))
+    return healed
+
+
+CASES = [("plain", 1), *((name, 12) for name in PARAMETERS)]
+
+
+@pytest.mark.parametrize(("name", "batch"), CASES)
 def test_forced_erasures_change_nothing(any_llm: Any, name: str, batch: int) -> None:
-    params = PARAMETERS[name]() if callable(PARAMETERS[name]) else PARAMETERS[name]
-    prompts = PROMPTS[:batch]
-    healed = generate(any_llm, REPEATING, prompts, **params)
-    assert answers(healed) == answers(generate(any_llm, "off", prompts, **params))
-    assert len(ops(healed, "erased")) >= batch
+    assert len(ops(healed_as_plain(any_llm, REPEATING, name, batch), "erased")) >= batch
 
 
-@pytest.mark.parametrize(("name", "batch"), [("plain", 1), *((name, 12) for name in PARAMETERS)])
+@pytest.mark.parametrize(("name", "batch"), CASES)
 def test_erasing_from_the_onset_changes_nothing(any_llm: Any, name: str, batch: int) -> None:
-    params = PARAMETERS[name]() if callable(PARAMETERS[name]) else PARAMETERS[name]
-    prompts = PROMPTS[:batch]
-    healed = generate(any_llm, FROM_ONSET, prompts, **params)
-    assert answers(healed) == answers(generate(any_llm, "off", prompts, **params))
-    assert heads(healed) > 0
+    assert heads(healed_as_plain(any_llm, FROM_ONSET, name, batch)) > 0
 
 
 @pytest.mark.parametrize("policy", [REPEATING, FROM_ONSET], ids=["segments", "onsets"])

@@ -43,6 +43,12 @@ class Plan:
         return next((arm for arm in self.arms if arm.rule is None and arm.source.kind == kind), None)
 
     @property
+    def base_source(self) -> Source:
+        """Which source is shown where one stands for all: `plain@1.0`'s, or else the first plain one, or the first."""
+        plain = [source for source in self.sources if source.kind == "plain"]
+        return BASE.source if BASE.source in plain else next(iter(plain), self.sources[0])
+
+    @property
     def sources(self) -> list[Source]:
         return sources_of(self.arms)
 

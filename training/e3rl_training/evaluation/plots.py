@@ -36,8 +36,7 @@ def draw(measured: dict[str, Any], measurement: Measurement, folder: Path) -> No
     pyplot.close(figure)
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    base = measurement.plan.base
-    source = measurement.plan.sources[0] if base is None else base.source
+    source = measurement.plan.base_source
     draws = [(one.u, one.right) for one in measurement.draws(source) if one.u is not None]
     _histogram(axes[0], f"Uncertainty of answers, {source.name}", "mean U of the answer, nats", draws)
     for name, found in measured["uncertainty"].items():
@@ -68,18 +67,19 @@ def _accuracy(axis: Any, measured: dict[str, Any], arms: Sequence[Arm]) -> None:
     axis.legend(fontsize=7, ncols=2)
 
 
-def draw_segments(graded: dict[str, Any], labels: Mapping[str, Sequence[Labelled]], folder: Path) -> None:
+def draw_segments(graded: dict[str, Any], labels: Mapping[str, Sequence[Labelled]], base: str, folder: Path) -> None:
     """U of right and wrong segments; precision over recall, of every threshold on U and of what was done.
 
     Args:
         graded: the figures by source.
         labels: the segments by source, those without labels empty.
+        base: the source whose U is shown, where it is graded.
         folder: where the picture goes.
     """
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    name = next((name for name in graded if name.startswith("plain@")), next(iter(graded)))
+    name = base if base in graded else next(iter(graded))
     segments = labels[name]
     _histogram(axes[0], f"Uncertainty of segments, {name}", "U, nats", [(one.u, one.right) for one in segments])
     ordered = sorted(segments, key=lambda one: -one.u)

@@ -103,7 +103,7 @@ def evaluate(problems: Problems, settings: Settings, client: Client, folder: Pat
         labels = {
             source.name: segments.of_source(plan, store.samples, problems.asked, source) for source in plan.sources
         }
-        plots.draw_segments(graded, labels, folder)
+        plots.draw_segments(graded, labels, plan.base_source.name, folder)
     write_whole(folder / READABLE, markdown.markdown(report))
     write_whole(folder / REPORT, json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
